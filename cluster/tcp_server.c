@@ -1,0 +1,63 @@
+#include "cluster/tcp_server.h"
+
+#define BACKLOG 1024 /* a cluster that comes back all at once; the kernel cuts it to somaxconn */
+
+static void shed(struct evpt_tcp_server *server, int error)
+{
+    if (server->ops->on_shed)
+        server->ops->on_shed(error, server->user);
+}
+
+static void on_accept(struct evpt_listener *listener, int fd, const struct evpt_addr *peer,
+                      void *user)
+{
+    struct evpt_tcp_server *server = user;
+    struct evpt_session *session;
+    int error = evpt_tcp_object_create_session(&server->object, fd, EVPT_SESSION_SERVER, &session);
+    if (error)
+        shed(server, error);
+    else if (server->ops->on_opened)
+        server->ops->on_opened(session, server->user);
+}
+
+static void on_listener_shed(struct evpt_listener *listener, int error, void *user)
+{
+    shed(user, error);
+}
+
+static const struct evpt_listener_ops listener_ops = {
+    .on_accept = on_accept,
+    .on_shed = on_listener_shed,
+};
+
+void evpt_tcp_server_init(struct evpt_tcp_server *server, struct evpt_loop *loop,
+                          const struct evpt_session_config *config,
+                          const struct evpt_tcp_server_ops *ops, void *user)
+{
+    *server = (struct evpt_tcp_server){.ops = ops, .user = user};
+    evpt_tcp_object_init(&server->object, loop, config, &ops->session, user);
+}
+
+void evpt_tcp_server_fini(struct evpt_tcp_server *server)
+{
+    if (!server)
+        return;
+    evpt_listener_stop(&server->listener);
+    evpt_tcp_object_fini(&server->object);
+}
+
+int evpt_tcp_server_listen(struct evpt_tcp_server *server, const struct evpt_addr *addr)
+{
+    return evpt_listener_start(&server->listener, server->object.loop, addr, BACKLOG, &listener_ops,
+                               server);
+}
+
+void evpt_tcp_server_stop_listening(struct evpt_tcp_server *server)
+{
+    evpt_listener_stop(&server->listener);
+}
+
+int evpt_tcp_server_addr(const struct evpt_tcp_server *server, struct evpt_addr *ret_addr)
+{
+    return evpt_listener_addr(&server->listener, ret_addr);
+}

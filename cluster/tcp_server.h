@@ -1,0 +1,35 @@
+/* TcpServer: accepts connections and keeps their sessions. The loop's thread only. */
+#ifndef EVPT_CLUSTER_TCP_SERVER_H
+#define EVPT_CLUSTER_TCP_SERVER_H
+
+#include "cluster/tcp_object.h"
+#include "reactor/listener.h"
+
+struct evpt_tcp_server_ops {
+    struct evpt_session_ops session;
+    /* A connection has come in. May be NULL. */
+    void (*on_opened)(struct evpt_session *session, void *user);
+    /* One was refused because the system is out of descriptors or memory. May be NULL. */
+    void (*on_shed)(int error, void *user);
+};
+
+struct evpt_tcp_server { /* caller's storage, must not move */
+    struct evpt_tcp_object object;
+    /* private */
+    struct evpt_listener listener;
+    const struct evpt_tcp_server_ops *ops;
+    void *user;
+};
+
+void evpt_tcp_server_init(struct evpt_tcp_server *server, struct evpt_loop *loop,
+                          const struct evpt_session_config *config,
+                          const struct evpt_tcp_server_ops *ops, void *user);
+/* Closes everything without callbacks. NULL and zeroed are fine. */
+void evpt_tcp_server_fini(struct evpt_tcp_server *server);
+/* initListen + startListen. 0 or -errno. */
+int evpt_tcp_server_listen(struct evpt_tcp_server *server, const struct evpt_addr *addr);
+/* No new connections; sessions stay. */
+void evpt_tcp_server_stop_listening(struct evpt_tcp_server *server);
+int evpt_tcp_server_addr(const struct evpt_tcp_server *server, struct evpt_addr *ret_addr);
+
+#endif

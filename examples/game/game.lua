@@ -1,0 +1,2 @@
+-- evpt -c game.lua game_1
+services = { "lobby" }

@@ -1,0 +1,46 @@
+/* What api*.c share: finding services, posting requests, raising outcomes. */
+#ifndef EVPT_LUA_API_H
+#define EVPT_LUA_API_H
+
+#include "lua/vm.h"
+#include "services/code.h"
+
+/* One request on its way: stack indexes of what it is made of, and where it goes. */
+struct evpt_outgoing {
+    enum evpt_message_kind kind;
+    int service_at, method_at; /* strings (or, for a service of this node, a handle) */
+    int first, count;          /* arguments */
+    const char *root;          /* how errors name them: "argument %d", "params" */
+    const char *node;          /* NULL: this node */
+    size_t node_size;
+    uint32_t handle;           /* of the service, where it is one of this node */
+    uint32_t session;          /* of the wait; 0 for sends */
+    uint64_t deadline_ns;
+};
+
+/* Posts it. EVPT_CODE_OK, or the code of what went wrong with its text in `error`. Raises where an argument cannot travel, after it
+ * has freed `wait` (NULL for sends). */
+int evpt_post_outgoing(lua_State *L, const struct evpt_outgoing *out, struct evpt_wait *wait,
+                       char error[EVPT_VALUE_ERROR_SIZE]);
+
+/* The handle of the service at the index, a name or a handle; 0: there is none. Raises where it is neither. */
+uint32_t evpt_check_service(lua_State *L, int index);
+/* A deadline `ms` from now; FOREVER where it is EVPT_NO_TIMEOUT. */
+uint64_t evpt_deadline_after(struct evpt_vm *vm, lua_Number ms);
+/* The timeout at the index in milliseconds, or the configuration's where there is none. */
+lua_Number evpt_check_timeout(lua_State *L, int index);
+/* Raises unless the running code can wait. */
+void evpt_check_can_wait(lua_State *L);
+
+/* Continuations of a wait for an answer. The stack up to `base` is as it was at the yield, above it are code and results, or code, text,
+ * executed. The names for the error object lie at 1 (node, if `remote`), and the two behind. */
+enum { EVPT_CALL_TRY = 1, EVPT_CALL_REMOTE = 2 };
+static inline lua_KContext evpt_call_context(int base, int flags)
+{
+    return (lua_KContext)base << 2 | flags;
+}
+int evpt_call_continue(lua_State *L, int status, lua_KContext context);
+/* The same without having waited. */
+int evpt_call_fail(lua_State *L, int code, const char *text, lua_KContext context);
+
+#endif

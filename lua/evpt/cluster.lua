@@ -1,0 +1,54 @@
+-- `require "evpt.cluster"`: calls to other nodes. Most of it is in C (lua/api_cluster.c); here is the rest.
+local evpt = require "evpt"
+local cluster = require "evpt.cluster.core"
+local core = cluster.core
+
+core.status_handlers = {}
+
+--- An object whose methods are remote calls: proxy("battle_1", "room").join(id).
+-- options.timeout_ms: the deadline of its calls.
+function cluster.proxy(node, service, options)
+    local timeout_ms = options and options.timeout_ms
+    return setmetatable({}, {
+        __index = function(self, method)
+            local function call(...)
+                return core.call_within(timeout_ms, node, service, method, ...)
+            end
+            rawset(self, method, call)
+            return call
+        end,
+        __tostring = function()
+            return ("proxy of %s/%s"):format(node, service)
+        end,
+    })
+end
+
+-- Raises what went wrong in clusterclient without the envelope of the local call.
+local function ask(method, ...)
+    local code, result = evpt.try("clusterclient", method, ...)
+    if code ~= 0 then
+        error(result.message, 0)
+    end
+    return result
+end
+
+--- Reads the node list anew. -> {added=, removed=, changed=}; raises where the file is not valid: then nothing has changed.
+function cluster.reload()
+    return ask("reload")
+end
+
+--- Replaces the node list's file and reads it. Raises where the text is not valid: then nothing has changed.
+function cluster.rewrite(text)
+    return ask("rewrite", text)
+end
+
+--- fn(node, status) runs in this service whenever the status of a node's connection changes.
+function cluster.on_change(fn)
+    if type(fn) ~= "function" then
+        error("cluster.on_change: expected a function, got a " .. type(fn), 2)
+    end
+    table.insert(core.status_handlers, fn)
+    evpt.send("clusterclient", "subscribe", evpt.self())
+end
+
+return cluster

@@ -1,0 +1,515 @@
+/* Tasks and waits: coroutines that run requests, and what they wait for. */
+#include "lua/vm.h"
+
+#include "reactor/error.h"
+#include "services/request.h"
+
+#include <assert.h>
+#include <lauxlib.h>
+#include <stdio.h>
+#include <string.h>
+
+#define NONE UINT32_MAX
+#define READY_MAX 1024 /* ready tasks that one run resumes: the next message is not to wait for ever */
+
+/* ---- tasks ---- */
+
+static struct evpt_task *make_task(struct evpt_vm *vm)
+{
+    lua_State *L = vm->L;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, EVPT_REF_TASKS);
+    lua_State *co = lua_newthread(L); /* may raise: nothing is held */
+    uint32_t number = vm->next_task + 1;
+    lua_rawseti(L, -2, number); /* may raise */
+    lua_pop(L, 1);
+    struct evpt_task *task = evpt_sys_zalloc(sizeof(*task));
+    if (!task)
+        luaL_error(L, "out of memory"); /* the coroutine is collected when its number is used again */
+    vm->next_task = number;
+    task->co = co;
+    task->number = number;
+    return task;
+}
+
+struct evpt_task *evpt_task_new(struct evpt_vm *vm, enum evpt_task_kind kind, const char *method,
+                                size_t method_size)
+{
+    struct evpt_list *node = evpt_list_pop_front(&vm->spare);
+    struct evpt_task *task;
+    if (node) {
+        vm->spare_count--;
+        task = EVPT_CONTAINER_OF(node, struct evpt_task, link);
+    } else {
+        task = make_task(vm);
+    }
+    task->kind = (uint8_t)kind;
+    task->source = task->session = 0;
+    if (method_size >= sizeof(task->method))
+        method_size = sizeof(task->method) - 1;
+    memcpy(task->method, method, method_size);
+    task->method[method_size] = 0;
+    evpt_list_push_back(&vm->running, &task->link);
+    atomic_store_explicit(&vm->task_count,
+                          atomic_load_explicit(&vm->task_count, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+    return task;
+}
+
+void evpt_task_free(struct evpt_vm *vm, struct evpt_task *task, bool reusable)
+{
+    evpt_list_remove(&task->link);
+    evpt_list_remove(&task->ready_link);
+    atomic_store_explicit(&vm->task_count,
+                          atomic_load_explicit(&vm->task_count, memory_order_relaxed) - 1,
+                          memory_order_relaxed);
+    if (reusable && vm->spare_count < EVPT_TASKS_SPARE_MAX) {
+        vm->spare_count++;
+        /* at the front: the one used last is still in the processor's cache */
+        struct evpt_list *first = vm->spare.next;
+        evpt_list_push_back(first, &task->link);
+        return;
+    }
+    lua_rawgeti(vm->L, LUA_REGISTRYINDEX, EVPT_REF_TASKS);
+    lua_pushnil(vm->L);
+    lua_rawseti(vm->L, -2, task->number); /* the key is there: cannot raise */
+    lua_pop(vm->L, 1);
+    evpt_sys_free(task);
+}
+
+static const char yield_token; /* its address marks yields that are ours */
+
+int evpt_task_yield(lua_State *L, lua_KContext context, lua_KFunction k)
+{
+    lua_pushlightuserdata(L, (void *)&yield_token);
+    return lua_yieldk(L, 1, context, k);
+}
+
+/* For Lua: the value that marks our yields, so that nested coroutines can pass them on (evpt/init.lua). */
+void evpt_push_yield_token(lua_State *L)
+{
+    lua_pushlightuserdata(L, (void *)&yield_token);
+}
+
+void evpt_task_ready(struct evpt_vm *vm, struct evpt_task *task, int values)
+{
+    task->ready_values = values;
+    evpt_list_push_back(&vm->ready, &task->ready_link);
+}
+
+struct evpt_task *evpt_task_fork(struct evpt_vm *vm, lua_State *L, int args,
+                                 enum evpt_task_kind kind, const char *method)
+{
+    struct evpt_task *task = evpt_task_new(vm, kind, method, strlen(method));
+    vm->setup = task;
+    if (!lua_checkstack(task->co, args + 8))
+        luaL_error(L, "too many arguments");
+    lua_xmove(L, task->co, args + 1);
+    vm->setup = NULL;
+    evpt_task_ready(vm, task, args);
+    return task;
+}
+
+/* ---- the end of a task ---- */
+
+void evpt_task_reply_error(struct evpt_vm *vm, const struct evpt_task *task, int code,
+                           const char *text, size_t size)
+{
+    if (task->session)
+        evpt_post_reply(&vm->node->scheduler, vm->worker, task->source, task->session,
+                        evpt_reply_error(code, text, size));
+}
+
+static void reply_results(struct evpt_vm *vm, struct evpt_task *task, int count)
+{
+    char error[EVPT_VALUE_ERROR_SIZE];
+    struct evpt_message *reply = evpt_reply_new(64);
+    int first = lua_gettop(task->co) - count + 1;
+    int status = reply ? evpt_value_encode(task->co, first, count, &reply,
+                                           vm->node->config->cluster.message_max, "result %d",
+                                           error)
+                       : -EVPT_ELIMIT;
+    if (status == 0) {
+        evpt_reply_finish(reply);
+        evpt_post_reply(&vm->node->scheduler, vm->worker, task->source, task->session, reply);
+        return;
+    }
+    evpt_message_free(reply);
+    /* The method has run: only `failed` says so. */
+    if (status == -EVPT_ETOOLARGE)
+        snprintf(error, sizeof(error), "the results are longer than message_max");
+    else if (status != -EVPT_EFORMAT)
+        snprintf(error, sizeof(error), "the results were dropped: out of memory");
+    evpt_task_reply_error(vm, task, EVPT_CODE_FAILED, error, strlen(error));
+}
+
+/* Protected: turns the value at 1 into a text, through its __tostring too. */
+static int describe(lua_State *L)
+{
+    luaL_tolstring(L, 1, NULL);
+    return 1;
+}
+
+/* Pushes on vm->L the text of the error on top of co's stack, and behind it that with co's traceback. */
+static void push_error_texts(struct evpt_vm *vm, lua_State *co)
+{
+    lua_State *L = vm->L;
+    lua_pushcfunction(L, describe);
+    lua_xmove(co, L, 1);
+    if (lua_pcall(L, 1, 1, 0) != LUA_OK || !lua_isstring(L, -1)) {
+        lua_pop(L, 1);
+        lua_pushliteral(L, "(an error whose text cannot be made)");
+    }
+    luaL_traceback(L, co, lua_tostring(L, -1), 0);
+}
+
+static void fail_task(struct evpt_vm *vm, struct evpt_task *task)
+{
+    lua_State *L = vm->L;
+    int top = lua_gettop(L);
+    size_t text_size, trace_size;
+    vm->setup = task; /* freed should one of the following raise */
+    push_error_texts(vm, task->co);
+    const char *text = lua_tolstring(L, -2, &text_size);
+    const char *trace = lua_tolstring(L, -1, &trace_size);
+    vm->setup = NULL;
+    if (task->kind == EVPT_TASK_START) {
+        evpt_task_reply_error(vm, task, EVPT_CODE_FAILED, trace, trace_size);
+    } else {
+        evpt_task_reply_error(vm, task, EVPT_CODE_FAILED, text, text_size);
+        evpt_logf(&vm->node->log, EVPT_LOG_ERROR, vm->name, "%s: %s", task->method, trace);
+    }
+    lua_settop(L, top);
+    lua_resetthread(task->co);
+    evpt_task_free(vm, task, false);
+}
+
+void evpt_task_resume(struct evpt_vm *vm, struct evpt_task *task, int values)
+{
+    int results = 0;
+    vm->task = task;
+    int status = lua_resume(task->co, vm->L, values, &results);
+    vm->task = NULL;
+    if (status == LUA_YIELD) {
+        if (results == 1 && lua_touserdata(task->co, -1) == &yield_token) {
+            lua_pop(task->co, 1);
+            return;
+        }
+        lua_settop(task->co, 0);
+        lua_pushliteral(task->co, "attempt to yield from outside a coroutine");
+        fail_task(vm, task);
+    } else if (status == LUA_OK) {
+        if (task->session && task->kind != EVPT_TASK_DISPATCH)
+            reply_results(vm, task, results);
+        lua_settop(task->co, 0);
+        evpt_task_free(vm, task, true);
+    } else {
+        fail_task(vm, task);
+    }
+}
+
+/* ---- waits ---- */
+
+static struct evpt_wait *wait_at(struct evpt_vm *vm, uint32_t slot)
+{
+    return &vm->chunks[slot / EVPT_WAIT_CHUNK][slot % EVPT_WAIT_CHUNK];
+}
+
+static bool add_chunk(struct evpt_vm *vm)
+{
+    uint32_t chunk_count = vm->wait_capacity / EVPT_WAIT_CHUNK;
+    if (vm->wait_capacity >= EVPT_WAITS_MAX)
+        return false;
+    struct evpt_wait **chunks =
+        evpt_sys_realloc(vm->chunks, (chunk_count + 1) * sizeof(*vm->chunks));
+    if (!chunks)
+        return false;
+    vm->chunks = chunks;
+    struct evpt_wait *chunk = evpt_sys_zalloc(EVPT_WAIT_CHUNK * sizeof(*chunk));
+    if (!chunk)
+        return false;
+    vm->chunks[chunk_count] = chunk;
+    for (uint32_t i = 0; i < EVPT_WAIT_CHUNK; i++) {
+        chunk[i].vm = vm;
+        chunk[i].session = vm->wait_capacity + i;
+        chunk[i].next = i + 1 < EVPT_WAIT_CHUNK ? vm->wait_capacity + i + 1 : NONE;
+    }
+    vm->first_free = vm->wait_capacity;
+    vm->wait_capacity += EVPT_WAIT_CHUNK;
+    return true;
+}
+
+struct evpt_wait *evpt_wait_new(struct evpt_vm *vm, lua_State *L, enum evpt_wait_kind kind)
+{
+    if (vm->first_free == NONE && !add_chunk(vm))
+        luaL_error(L, "too many calls and timers in one service");
+    struct evpt_wait *wait = wait_at(vm, vm->first_free);
+    vm->first_free = wait->next;
+    wait->session += EVPT_WAITS_MAX; /* the next generation */
+    if (wait->session < EVPT_WAITS_MAX)
+        wait->session += EVPT_WAITS_MAX; /* wrapped: generation 0 is not used, so that no session is 0 */
+    wait->kind = (uint8_t)kind;
+    wait->task = vm->task;
+    atomic_store_explicit(&vm->wait_count,
+                          atomic_load_explicit(&vm->wait_count, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+    return wait;
+}
+
+struct evpt_wait *evpt_wait_find(struct evpt_vm *vm, uint32_t session)
+{
+    uint32_t slot = session & (EVPT_WAITS_MAX - 1);
+    if (slot >= vm->wait_capacity)
+        return NULL;
+    struct evpt_wait *wait = wait_at(vm, slot);
+    return wait->session == session && wait->kind != EVPT_WAIT_FREE ? wait : NULL;
+}
+
+void evpt_wait_free(struct evpt_vm *vm, struct evpt_wait *wait)
+{
+    if (vm->wheel)
+        evpt_timer_stop(vm->wheel, &wait->timer);
+    evpt_list_remove(&wait->due_link);
+    wait->kind = EVPT_WAIT_FREE;
+    wait->task = NULL;
+    wait->next = vm->first_free;
+    vm->first_free = wait->session & (EVPT_WAITS_MAX - 1);
+    atomic_store_explicit(&vm->wait_count,
+                          atomic_load_explicit(&vm->wait_count, memory_order_relaxed) - 1,
+                          memory_order_relaxed);
+}
+
+/* Takes the slot's function out of EVPT_REF_WAIT_VALUES onto co's stack. */
+static void take_function(struct evpt_vm *vm, lua_State *co, const struct evpt_wait *wait)
+{
+    lua_rawgeti(co, LUA_REGISTRYINDEX, EVPT_REF_WAIT_VALUES);
+    lua_rawgeti(co, -1, evpt_wait_values(wait));
+    for (int i = 0; i < 4; i++) {
+        lua_pushnil(co);
+        lua_rawseti(co, -3, evpt_wait_values(wait) + i);
+    }
+    lua_remove(co, -2);
+}
+
+/* A call that timed out here: its slot waits for the late answer, lest that be taken for another call's. */
+static void keep_late(struct evpt_vm *vm, struct evpt_wait *wait)
+{
+    wait->kind = EVPT_WAIT_LATE;
+    wait->task = NULL;
+    wait->next = NONE;
+    uint32_t slot = wait->session & (EVPT_WAITS_MAX - 1);
+    if (vm->late_count++)
+        wait_at(vm, vm->last_late)->next = slot;
+    else
+        vm->first_late = slot;
+    vm->last_late = slot;
+    if (vm->late_count <= EVPT_WAITS_LATE_MAX)
+        return;
+    /* the oldest: given up, or one whose answer has come */
+    struct evpt_wait *oldest = wait_at(vm, vm->first_late);
+    vm->first_late = oldest->next;
+    vm->late_count--;
+    evpt_wait_free(vm, oldest);
+}
+
+/* Its answer has come after all. Slots leave the list at its front only, so this frees the settled ones there. */
+static void settle_late(struct evpt_vm *vm, struct evpt_wait *wait)
+{
+    wait->session &= EVPT_WAITS_MAX - 1; /* no session any more: nothing finds it */
+    while (vm->late_count) {
+        struct evpt_wait *front = wait_at(vm, vm->first_late);
+        if (front->session >= EVPT_WAITS_MAX)
+            break;
+        vm->first_late = front->next;
+        vm->late_count--;
+        evpt_wait_free(vm, front);
+    }
+}
+
+static void on_timer(struct evpt_timer *timer, void *user)
+{
+    struct evpt_wait *wait = user;
+    evpt_list_push_back(&wait->vm->due, &wait->due_link); /* nothing that may raise in here */
+}
+
+void evpt_wait_arm(struct evpt_vm *vm, struct evpt_wait *wait, uint64_t deadline_ns)
+{
+    if (deadline_ns == EVPT_FOREVER)
+        return;
+    evpt_timer_start(vm->wheel, &wait->timer, deadline_ns, on_timer, wait);
+    evpt_service_wake_at(vm->service, deadline_ns);
+}
+
+void evpt_vm_advance(struct evpt_vm *vm)
+{
+    if (!vm->wheel)
+        return;
+    evpt_timer_wheel_advance(vm->wheel, evpt_service_now(vm->service));
+    evpt_service_wake_at(vm->service, evpt_timer_wheel_next(vm->wheel));
+}
+
+/* ---- answers ---- */
+
+/* Pushes code, text and executed of a failed call; always 3 values. */
+static void push_failure(lua_State *co, const struct evpt_message *message)
+{
+    struct evpt_reader reader;
+    uint32_t count, size;
+    const char *text = evpt_code_text(message->code);
+    size = (uint32_t)strlen(text);
+    evpt_reader_init(&reader, message->data + message->args_at, message->args_size);
+    if (evpt_read_array(&reader, &count) == 0 && count > 0)
+        (void)evpt_read_str(&reader, &text, &size); /* where it is no text, that of the code stays */
+    lua_pushinteger(co, message->code);
+    lua_pushlstring(co, text, size);
+    lua_pushinteger(co, evpt_reply_executed(message));
+}
+
+/* Pushes the code and what goes with it: the results, or text and executed. Returns how many values. */
+static int push_outcome(lua_State *co, const struct evpt_message *message)
+{
+    static const char unreadable[] = "the results cannot be read";
+    if (message->code != EVPT_CODE_OK) {
+        push_failure(co, message);
+        return 3;
+    }
+    struct evpt_reader reader;
+    evpt_reader_init(&reader, message->data + message->args_at, message->args_size);
+    lua_pushinteger(co, EVPT_CODE_OK);
+    int count = evpt_value_decode(co, &reader);
+    if (count >= 0)
+        return count + 1;
+    lua_pop(co, 1);
+    lua_pushinteger(co, EVPT_CODE_BAD_MESSAGE);
+    lua_pushlstring(co, unreadable, sizeof(unreadable) - 1);
+    lua_pushinteger(co, EVPT_EXECUTED_YES);
+    return 3;
+}
+
+static int push_timeout(lua_State *co)
+{
+    lua_pushinteger(co, EVPT_CODE_TIMEOUT);
+    lua_pushliteral(co, "no answer before the deadline");
+    lua_pushinteger(co, EVPT_EXECUTED_MAYBE);
+    return 3;
+}
+
+/* callback(session, code, rtbl): the first result, or the error object. `message` NULL: the deadline has passed. */
+static void start_callback(struct evpt_vm *vm, struct evpt_wait *wait,
+                           const struct evpt_message *message)
+{
+    struct evpt_task *task = evpt_task_new(vm, EVPT_TASK_FORK, "callback", 8);
+    lua_State *co = task->co;
+    struct evpt_error_place place = {0};
+    vm->setup = task;
+    luaL_checkstack(co, 16, NULL);
+    lua_rawgeti(co, LUA_REGISTRYINDEX, EVPT_REF_WAIT_VALUES);
+    for (int i = 0; i < 4; i++)
+        lua_rawgeti(co, 1, evpt_wait_values(wait) + i); /* 2 function, 3 node, 4 service, 5 method */
+    place.node = lua_tostring(co, 3);
+    place.service = lua_tostring(co, 4);
+    place.method = lua_tostring(co, 5);
+    lua_pushvalue(co, 2);
+    lua_pushinteger(co, wait->session); /* 6 function, 7 session */
+    if (message)
+        (void)push_outcome(co, message);
+    else
+        (void)push_timeout(co); /* 8 code, 9 ... */
+    if (lua_tointeger(co, 8) == EVPT_CODE_OK) {
+        lua_settop(co, 9); /* the first result, or nil */
+    } else {
+        enum evpt_executed executed = (enum evpt_executed)lua_tointeger(co, 10);
+        lua_settop(co, 9);
+        evpt_push_error(co, (int)lua_tointeger(co, 8), executed, &place);
+    }
+    for (int i = 0; i < 4; i++) {
+        lua_pushnil(co);
+        lua_rawseti(co, 1, evpt_wait_values(wait) + i);
+    }
+    for (int i = 0; i < 5; i++)
+        lua_remove(co, 1);
+    vm->setup = NULL;
+    if (message)
+        evpt_wait_free(vm, wait);
+    else
+        keep_late(vm, wait);
+    evpt_task_resume(vm, task, 3);
+}
+
+/* ---- what has become due or ready ---- */
+
+static void time_out(struct evpt_vm *vm, struct evpt_wait *wait)
+{
+    struct evpt_task *task = wait->task;
+    int values = push_timeout(task->co);
+    keep_late(vm, wait);
+    evpt_task_ready(vm, task, values);
+}
+
+/* The time of a wait has come. */
+static void end_due(struct evpt_vm *vm, struct evpt_wait *wait)
+{
+    struct evpt_task *task = wait->task;
+    switch ((enum evpt_wait_kind)wait->kind) {
+    case EVPT_WAIT_CALL:
+        time_out(vm, wait);
+        break;
+    case EVPT_WAIT_SLEEP:
+        evpt_wait_free(vm, wait);
+        evpt_task_ready(vm, task, 0);
+        break;
+    case EVPT_WAIT_TIMER:
+        task = evpt_task_new(vm, EVPT_TASK_FORK, "timeout", 7);
+        vm->setup = task;
+        take_function(vm, task->co, wait);
+        vm->setup = NULL;
+        evpt_wait_free(vm, wait);
+        evpt_task_ready(vm, task, 0);
+        break;
+    case EVPT_WAIT_CALLBACK:
+        start_callback(vm, wait, NULL);
+        break;
+    case EVPT_WAIT_FREE:
+    case EVPT_WAIT_WAKEUP:
+    case EVPT_WAIT_LATE:
+        assert(!"a wait without a timer");
+    }
+}
+
+void evpt_vm_run_ready(struct evpt_vm *vm)
+{
+    struct evpt_list *node;
+    for (int i = 0; i < READY_MAX; i++) {
+        if ((node = evpt_list_pop_front(&vm->due)) != NULL)
+            end_due(vm, EVPT_CONTAINER_OF(node, struct evpt_wait, due_link));
+        node = evpt_list_pop_front(&vm->ready);
+        if (node) {
+            struct evpt_task *task = EVPT_CONTAINER_OF(node, struct evpt_task, ready_link);
+            evpt_task_resume(vm, task, task->ready_values);
+        } else if (evpt_list_is_empty(&vm->due)) {
+            return;
+        }
+        if (vm->service->exiting)
+            return;
+    }
+    evpt_service_wake_at(vm->service, evpt_service_now(vm->service)); /* more in the next run */
+}
+
+void evpt_vm_on_reply(struct evpt_vm *vm, struct evpt_message *message)
+{
+    struct evpt_wait *wait = evpt_wait_find(vm, message->session);
+    if (!wait)
+        return;
+    if (wait->kind == EVPT_WAIT_LATE) {
+        settle_late(vm, wait);
+    } else if (wait->kind == EVPT_WAIT_CALLBACK) {
+        start_callback(vm, wait, message);
+    } else if (wait->kind == EVPT_WAIT_CALL) {
+        struct evpt_task *task = wait->task;
+        evpt_wait_free(vm, wait);
+        vm->answered = task;
+        vm->answered_top = lua_gettop(task->co);
+        int values = push_outcome(task->co, message);
+        vm->answered = NULL;
+        evpt_task_resume(vm, task, values);
+    }
+}

@@ -1,0 +1,428 @@
+#include "lua/vm.h"
+
+#include "reactor/error.h"
+#include "services/request.h"
+
+#include <assert.h>
+#include <lauxlib.h>
+#include <lualib.h>
+#include <stdio.h>
+#include <string.h>
+
+#define NONE UINT32_MAX
+
+/* ---- memory: everything a state allocates is counted, and bounded by lua_memory_max ---- */
+
+static void *vm_alloc(void *user, void *old, size_t old_size, size_t new_size)
+{
+    struct evpt_vm *vm = user;
+    if (!old)
+        old_size = 0; /* then it is a kind of object, not a size */
+    if (new_size == 0) {
+        evpt_sys_free(old);
+        vm->memory -= old_size;
+        return NULL;
+    }
+    if (vm->memory_max && new_size > old_size &&
+        vm->memory + (new_size - old_size) > vm->memory_max)
+        return NULL;
+    void *memory = evpt_sys_realloc(old, new_size);
+    if (memory)
+        vm->memory += new_size - old_size;
+    return memory;
+}
+
+/* ---- making a state ---- */
+
+const struct evpt_embedded *evpt_embedded_find(const char *name)
+{
+    for (const struct evpt_embedded *each = evpt_embedded; each->name; each++) {
+        if (strcmp(each->name, name) == 0)
+            return each;
+    }
+    return NULL;
+}
+
+/* Pushes the chunk of an embedded source. */
+static void load_embedded(lua_State *L, const char *name)
+{
+    const struct evpt_embedded *source = evpt_embedded_find(name);
+    char chunk_name[64];
+    if (!source)
+        luaL_error(L, "no embedded source %s", name);
+    snprintf(chunk_name, sizeof(chunk_name), "=evpt:%s", name);
+    if (luaL_loadbufferx(L, source->text, source->size, chunk_name, "t") != LUA_OK)
+        lua_error(L);
+}
+
+/* Searcher of `require` for what is part of the program. */
+static int search_embedded(lua_State *L)
+{
+    const char *name = luaL_checkstring(L, 1);
+    if (!evpt_embedded_find(name) || strncmp(name, "service.", 8) == 0) {
+        lua_pushfstring(L, "no module '%s' in evpt itself", name);
+        return 1;
+    }
+    load_embedded(L, name);
+    lua_pushliteral(L, ":evpt:");
+    return 2;
+}
+
+static void set_ref_table(lua_State *L, enum evpt_vm_ref ref)
+{
+    lua_newtable(L);
+    lua_rawseti(L, LUA_REGISTRYINDEX, ref);
+}
+
+static void set_package(lua_State *L, const struct evpt_config *config)
+{
+    lua_getglobal(L, "package");
+    lua_pushstring(L, config->path);
+    lua_setfield(L, -2, "path");
+    lua_pushstring(L, config->cpath);
+    lua_setfield(L, -2, "cpath");
+    lua_getfield(L, -1, "searchers");
+    /* in front of all others: nothing in `path` can stand in for evpt's own modules */
+    for (lua_Integer i = luaL_len(L, -1); i >= 1; i--) {
+        lua_rawgeti(L, -1, i);
+        lua_rawseti(L, -2, i + 1);
+    }
+    lua_pushcfunction(L, search_embedded);
+    lua_rawseti(L, -2, 1);
+    lua_pop(L, 2);
+}
+
+/* Protected: libraries, registry, the life cycle functions. */
+static int set_up(lua_State *L)
+{
+    struct evpt_vm *vm = evpt_vm_of(L);
+    static const enum evpt_vm_ref tables[] = {EVPT_REF_METHODS, EVPT_REF_TASKS,
+                                              EVPT_REF_WAIT_VALUES, EVPT_REF_HANDLES,
+                                              EVPT_REF_NODES, EVPT_REF_STOP_HOOKS};
+    luaL_openlibs(L);
+    for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
+        set_ref_table(L, tables[i]);
+    lua_pushliteral(L, "out of memory");
+    lua_rawseti(L, LUA_REGISTRYINDEX, EVPT_REF_NO_MEMORY);
+    luaL_requiref(L, "evpt.core", evpt_open_core, 0);
+    luaL_requiref(L, "evpt.cluster.core", evpt_open_cluster_core, 0);
+    lua_pop(L, 2);
+    if (vm->builtin) {
+        luaL_requiref(L, "evpt.builtin", evpt_open_builtin, 0);
+        lua_pop(L, 1);
+    }
+    set_package(L, vm->node->config);
+    load_embedded(L, "evpt.boot");
+    lua_call(L, 0, 1);
+    lua_rawseti(L, LUA_REGISTRYINDEX, EVPT_REF_BOOT);
+    return 0;
+}
+
+static bool make_state(struct evpt_vm *vm)
+{
+    vm->wheel = evpt_sys_alloc(sizeof(*vm->wheel));
+    vm->L = vm->wheel ? lua_newstate(vm_alloc, vm) : NULL;
+    if (!vm->L)
+        return false;
+    evpt_timer_wheel_init(vm->wheel, evpt_service_now(vm->service));
+    *(struct evpt_vm **)lua_getextraspace(vm->L) = vm; /* every coroutine gets a copy */
+    lua_pushcfunction(vm->L, set_up);
+    if (lua_pcall(vm->L, 0, 0, 0) == LUA_OK)
+        return true;
+    evpt_logf(&vm->node->log, EVPT_LOG_ERROR, vm->name, "cannot make a Lua state: %s",
+              lua_tostring(vm->L, -1));
+    lua_settop(vm->L, 0);
+    return false;
+}
+
+/* ---- requests ---- */
+
+static const char *method_text(const struct evpt_message *message)
+{
+    return (const char *)message->data + message->method_at;
+}
+
+/* Frees the message at hand, answering it with an error. */
+static void refuse_current(struct evpt_vm *vm, int code, const char *text)
+{
+    struct evpt_message *message = vm->current;
+    vm->current = NULL;
+    evpt_bounce(&vm->node->scheduler, vm->worker, message, code, text);
+}
+
+/* Pushes the function that a request asks for on co, or the reason why there is none. */
+static bool push_method(struct evpt_vm *vm, lua_State *co, const struct evpt_message *message,
+                        int *ret_code)
+{
+    bool remote = message->flags & EVPT_MESSAGE_REMOTE;
+    int kind = lua_rawgeti(co, LUA_REGISTRYINDEX, EVPT_REF_EXPORTS);
+    *ret_code = EVPT_CODE_UNKNOWN_METHOD;
+    if (kind == LUA_TTABLE) {
+        lua_pushlstring(co, method_text(message), message->method_size);
+        if (lua_rawget(co, -2) == LUA_TFUNCTION)
+            return true;
+    } else if (remote) {
+        *ret_code = EVPT_CODE_UNKNOWN_SERVICE;
+    }
+    if (remote)
+        return false;
+    lua_rawgeti(co, LUA_REGISTRYINDEX, EVPT_REF_METHODS);
+    lua_pushlstring(co, method_text(message), message->method_size);
+    return lua_rawget(co, -2) == LUA_TFUNCTION;
+}
+
+static bool is_life_cycle(const struct evpt_message *message)
+{
+    return message->method_size && *method_text(message) == '.' &&
+           !(message->flags & EVPT_MESSAGE_REMOTE);
+}
+
+/* .start(script, ...), .after_init(), .stop(): functions of evpt/boot.lua. */
+static bool push_life_cycle(lua_State *co, const struct evpt_message *message)
+{
+    lua_rawgeti(co, LUA_REGISTRYINDEX, EVPT_REF_BOOT);
+    lua_pushlstring(co, method_text(message), message->method_size);
+    return lua_rawget(co, -2) == LUA_TFUNCTION;
+}
+
+static bool has_dispatch(lua_State *L)
+{
+    bool has = lua_rawgeti(L, LUA_REGISTRYINDEX, EVPT_REF_DISPATCH) == LUA_TFUNCTION;
+    lua_pop(L, 1);
+    return has;
+}
+
+/* The task's coroutine gets the function and what comes before the arguments; its kind says how it ends. */
+static bool begin_task(struct evpt_vm *vm, struct evpt_task *task,
+                       const struct evpt_message *message)
+{
+    lua_State *co = task->co;
+    int code = EVPT_CODE_UNKNOWN_METHOD;
+    bool found;
+    if (is_life_cycle(message)) {
+        task->kind = EVPT_TASK_START;
+        found = push_life_cycle(co, message);
+    } else if (has_dispatch(co)) {
+        task->kind = EVPT_TASK_DISPATCH;
+        lua_rawgeti(co, LUA_REGISTRYINDEX, EVPT_REF_DISPATCH);
+        lua_pushinteger(co, message->source);
+        lua_pushinteger(co, message->kind == EVPT_MESSAGE_CALL ? message->session : 0);
+        lua_pushlstring(co, method_text(message), message->method_size);
+        return true;
+    } else {
+        found = push_method(vm, co, message, &code);
+    }
+    if (!found) {
+        char text[128];
+        snprintf(text, sizeof(text),
+                 code == EVPT_CODE_UNKNOWN_SERVICE ? "%s exports nothing" : "%s has no method %.*s",
+                 vm->name, message->method_size < 40 ? (int)message->method_size : 40,
+                 method_text(message));
+        refuse_current(vm, code, text);
+        return false;
+    }
+    /* what led to the function is not needed any more */
+    lua_insert(co, 1);
+    lua_settop(co, 1);
+    return true;
+}
+
+static void handle_request(struct evpt_vm *vm, struct evpt_message *message)
+{
+    if (message->deadline_ns <= evpt_service_now(vm->service)) {
+        struct evpt_message *reply = NULL;
+        static const char text[] = "the deadline passed before it was executed";
+        vm->current = NULL;
+        if (message->kind == EVPT_MESSAGE_CALL)
+            reply = evpt_reply_error(EVPT_CODE_TIMEOUT, text, sizeof(text) - 1);
+        if (reply)
+            evpt_reply_set_executed(reply, EVPT_EXECUTED_NO);
+        evpt_post_reply(&vm->node->scheduler, vm->worker, message->source, message->session, reply);
+        evpt_message_free(message);
+        return;
+    }
+    struct evpt_task *task = evpt_task_new(vm, EVPT_TASK_REQUEST, method_text(message),
+                                           message->method_size);
+    vm->setup = task;
+    if (!begin_task(vm, task, message)) {
+        vm->setup = NULL;
+        lua_settop(task->co, 0);
+        evpt_task_free(vm, task, true);
+        return;
+    }
+    int before = lua_gettop(task->co) - 1;
+    struct evpt_reader reader;
+    evpt_reader_init(&reader, message->data + message->args_at, message->args_size);
+    int count = evpt_value_decode(task->co, &reader);
+    vm->setup = NULL;
+    if (count < 0) {
+        refuse_current(vm, EVPT_CODE_BAD_MESSAGE, "the arguments cannot be read");
+        lua_settop(task->co, 0);
+        evpt_task_free(vm, task, true);
+        return;
+    }
+    task->source = message->source;
+    task->session = message->kind == EVPT_MESSAGE_CALL ? message->session : 0;
+    vm->current = NULL;
+    evpt_message_free(message);
+    evpt_task_resume(vm, task, before + count);
+}
+
+/* ---- running ---- */
+
+/* Protected: what comes out of the mailbox, until this run is over. */
+static int run_messages(lua_State *L)
+{
+    struct evpt_vm *vm = evpt_vm_of(L);
+    evpt_vm_run_ready(vm); /* what an error left behind */
+    while (!vm->service->exiting) {
+        struct evpt_message *message = evpt_service_next(vm->service);
+        evpt_vm_run_ready(vm);
+        if (!message)
+            break;
+        vm->current = message;
+        if (message->kind == EVPT_MESSAGE_REPLY)
+            evpt_vm_on_reply(vm, message);
+        else
+            handle_request(vm, message);
+        evpt_message_free(vm->current);
+        vm->current = NULL;
+        evpt_vm_run_ready(vm);
+    }
+    return 0;
+}
+
+/* An error got out of run_messages: there was no memory to prepare something. Whoever waits for it is told. */
+static void recover(struct evpt_vm *vm)
+{
+    lua_settop(vm->L, 0);
+    vm->task = NULL;
+    if (vm->setup) {
+        struct evpt_task *task = vm->setup;
+        vm->setup = NULL;
+        evpt_task_reply_error(vm, task, EVPT_CODE_FAILED, "out of memory", 13);
+        lua_resetthread(task->co);
+        evpt_task_free(vm, task, false);
+    }
+    if (vm->answered) {
+        struct evpt_task *task = vm->answered;
+        vm->answered = NULL;
+        lua_settop(task->co, vm->answered_top);
+        lua_pushinteger(task->co, EVPT_CODE_OVERLOADED);
+        lua_rawgeti(task->co, LUA_REGISTRYINDEX, EVPT_REF_NO_MEMORY);
+        lua_pushinteger(task->co, EVPT_EXECUTED_MAYBE);
+        evpt_task_ready(vm, task, 3);
+    }
+    if (vm->current && vm->current->kind == EVPT_MESSAGE_REPLY) {
+        evpt_message_free(vm->current);
+        vm->current = NULL;
+    } else if (vm->current) {
+        refuse_current(vm, EVPT_CODE_OVERLOADED, "lua_memory_max: the service is out of memory");
+    }
+}
+
+static void refuse_all(struct evpt_vm *vm, const char *text)
+{
+    struct evpt_message *message;
+    while ((message = evpt_service_next(vm->service)) != NULL)
+        evpt_bounce(&vm->node->scheduler, vm->worker, message, EVPT_CODE_OVERLOADED, text);
+    evpt_service_exit(vm->service);
+}
+
+static void vm_run(struct evpt_service *service)
+{
+    struct evpt_vm *vm = service->user;
+    vm->service = service;
+    vm->worker = service->worker;
+    if (!vm->L && !make_state(vm)) {
+        refuse_all(vm, "out of memory: no Lua state for the service");
+        return;
+    }
+    for (;;) {
+        lua_pushcfunction(vm->L, run_messages);
+        if (lua_pcall(vm->L, 0, 0, 0) == LUA_OK)
+            break;
+        evpt_logf(&vm->node->log, EVPT_LOG_ERROR, vm->name, "%s", lua_tostring(vm->L, -1));
+        recover(vm);
+    }
+    atomic_store_explicit(&vm->memory_shown, vm->memory, memory_order_relaxed);
+}
+
+static void vm_tick(struct evpt_service *service)
+{
+    evpt_vm_advance(service->user);
+}
+
+/* ---- the end ---- */
+
+static void end_tasks(struct evpt_vm *vm)
+{
+    static const char text[] = "the service exited before it answered";
+    struct evpt_list *node;
+    while ((node = evpt_list_pop_front(&vm->running)) != NULL) {
+        struct evpt_task *task = EVPT_CONTAINER_OF(node, struct evpt_task, link);
+        evpt_task_reply_error(vm, task, EVPT_CODE_FAILED, text, sizeof(text) - 1);
+        evpt_sys_free(task);
+    }
+    while ((node = evpt_list_pop_front(&vm->spare)) != NULL)
+        evpt_sys_free(EVPT_CONTAINER_OF(node, struct evpt_task, link));
+}
+
+static void free_vm(struct evpt_vm *vm)
+{
+    for (uint32_t i = 0; i < vm->wait_capacity / EVPT_WAIT_CHUNK; i++)
+        evpt_sys_free(vm->chunks[i]);
+    evpt_sys_free(vm->chunks);
+    evpt_sys_free(vm->wheel);
+    evpt_sys_free(vm->script);
+    evpt_sys_free(vm->name);
+    evpt_sys_free(vm);
+}
+
+static void vm_stop(struct evpt_service *service)
+{
+    struct evpt_vm *vm = service->user;
+    vm->service = service;
+    vm->worker = service->worker;
+    vm->stopping = true;
+    evpt_message_free(vm->current);
+    if (vm->L)
+        lua_close(vm->L); /* runs __gc and __close of scripts */
+    end_tasks(vm);
+    free_vm(vm);
+}
+
+static const struct evpt_service_ops vm_ops = {.run = vm_run, .tick = vm_tick, .stop = vm_stop};
+
+/* ---- spawning ---- */
+
+static char *copy_text(const char *text)
+{
+    size_t size = strlen(text) + 1;
+    char *copy = evpt_sys_alloc(size);
+    return copy ? memcpy(copy, text, size) : NULL;
+}
+
+uint32_t evpt_vm_spawn(struct evpt_node *node, struct evpt_worker *self, const char *script,
+                       const char *name, bool builtin)
+{
+    struct evpt_vm *vm = evpt_sys_zalloc(sizeof(*vm));
+    if (!vm)
+        return 0;
+    vm->node = node;
+    vm->builtin = builtin;
+    vm->memory_max = builtin ? 0 : node->config->lua_memory_max;
+    vm->first_free = NONE;
+    evpt_list_init(&vm->spare);
+    evpt_list_init(&vm->running);
+    evpt_list_init(&vm->ready);
+    evpt_list_init(&vm->due);
+    vm->script = copy_text(script);
+    vm->name = copy_text(name);
+    uint32_t handle = 0;
+    if (vm->script && vm->name)
+        handle = evpt_scheduler_spawn(&node->scheduler, self, &vm_ops, vm);
+    if (!handle)
+        free_vm(vm);
+    return handle;
+}

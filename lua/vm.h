@@ -1,0 +1,173 @@
+/* VM host: a Lua service. One Lua state, run by the scheduler as one actor (services/service.h).
+ *
+ * Each request runs in a coroutine of its own, a task. A task that waits (for an answer, a timer, a wake-up) has yielded and
+ * holds an entry in `waits`, a table of slots; what ends the wait finds the entry by its session, takes it out, and resumes the task. An entry
+ * is taken out before anything else happens, so a wait ends exactly once.
+ *
+ *     new --.start--> script, __main__ --reply--> serving --exit, kill--> stopped
+ *
+ * Everything here runs on the worker that runs the service. C code that may raise holds no message: the one at hand is in
+ * `current`, which the pcall around the whole run answers and frees.
+ */
+#ifndef EVPT_LUA_VM_H
+#define EVPT_LUA_VM_H
+
+#include "lua/value.h"
+#include "services/code.h"
+#include "services/node.h"
+#include <lua.h>
+
+struct evpt_vm;
+
+/* Fixed places in the registry table of each state: integer keys, for lua_rawgeti. LUA_RIDX_LAST is 2. */
+enum evpt_vm_ref {
+    EVPT_REF_EXPORTS = 10, /* methods other nodes may call; nil until evpt.export is called */
+    EVPT_REF_METHODS,      /* methods of evpt.methods */
+    EVPT_REF_DISPATCH,     /* _msg_dispatch_, or nil */
+    EVPT_REF_TASKS,        /* task number -> coroutine: keeps them alive */
+    EVPT_REF_WAIT_VALUES,  /* 4 values for each slot of waits: function, node, service, method */
+    EVPT_REF_HANDLES,      /* name -> handle, as of registry version */
+    EVPT_REF_NODES,        /* node name -> true, as of the directory's version */
+    EVPT_REF_ERROR_META,   /* metatable of error objects */
+    EVPT_REF_STOP_HOOKS,   /* functions given to evpt.on_stop */
+    EVPT_REF_NO_MEMORY,    /* the text for when there is no memory to make one */
+    EVPT_REF_BOOT,         /* life cycle functions of evpt/boot.lua */
+};
+
+enum evpt_task_kind {
+    EVPT_TASK_REQUEST,  /* a method: its results are the reply */
+    EVPT_TASK_DISPATCH, /* _msg_dispatch_: replies by itself */
+    EVPT_TASK_START,    /* .start, .after_init, .stop: an error is told with its traceback */
+    EVPT_TASK_FORK,     /* fork, timers, callbacks: an error is logged */
+};
+
+struct evpt_task {
+    struct evpt_list link; /* in vm->spare, or in vm->running for those that have begun */
+    struct evpt_list ready_link; /* in vm->ready */
+    lua_State *co;
+    uint32_t number;       /* in EVPT_REF_TASKS */
+    uint32_t source, session; /* who is to get the reply; session 0: nobody */
+    uint8_t kind;
+    int ready_values;      /* values on co's stack to resume with, while in vm->ready */
+    char method[40];       /* for logs; cut */
+};
+
+enum evpt_wait_kind {
+    EVPT_WAIT_FREE,
+    EVPT_WAIT_CALL,     /* task waits for an answer */
+    EVPT_WAIT_CALLBACK, /* remoteCall: a function waits for an answer */
+    EVPT_WAIT_SLEEP,    /* task waits for a time */
+    EVPT_WAIT_TIMER,    /* evpt.timeout: a function waits for a time */
+    EVPT_WAIT_WAKEUP,   /* task waits for evpt.wakeup */
+    EVPT_WAIT_LATE,     /* the call timed out, its answer may still come: the slot is not reused until then */
+};
+
+struct evpt_wait {
+    struct evpt_timer timer;
+    struct evpt_list due_link; /* in vm->due: its time has come */
+    struct evpt_vm *vm;
+    struct evpt_task *task;
+    uint32_t session; /* generation << 20 | slot */
+    uint32_t next;    /* next free, or next late one */
+    uint8_t kind;
+};
+
+#define EVPT_WAIT_CHUNK 64
+#define EVPT_WAITS_MAX (1u << 20)
+#define EVPT_WAITS_LATE_MAX 65536 /* late answers that are waited for at a time: the oldest is then given up */
+#define EVPT_TASKS_SPARE_MAX 256  /* coroutines kept for reuse */
+
+struct evpt_vm {
+    struct evpt_node *node;
+    struct evpt_service *service; /* while it runs */
+    struct evpt_worker *worker;   /* who runs it now */
+    lua_State *L;
+    char *script, *name;
+    size_t memory, memory_max;
+    _Atomic size_t memory_shown; /* for the console */
+    _Atomic uint32_t task_count, wait_count;
+    struct evpt_message *current; /* at hand while code runs that may raise */
+    struct evpt_task *task;       /* whose coroutine runs now */
+    struct evpt_task *answered;   /* waits for the answer that is being decoded ... */
+    int answered_top;             /* ... and had so many values on its stack before */
+    struct evpt_list spare, running, ready, due;
+    struct evpt_task *setup; /* a task that is being prepared, while code runs that may raise */
+    uint32_t spare_count, next_task;
+    struct evpt_wait **chunks;
+    uint32_t wait_capacity, first_free, first_late, last_late, late_count;
+    struct evpt_timer_wheel *wheel; /* made when first used */
+    uint32_t handles_version, nodes_version;
+    bool builtin; /* launcher, clusterclient, clusterserver, console: may use the core library */
+    bool stopping;
+};
+
+/* A new Lua service: its state is made when a worker first runs it. `script` is "launcher" and so on for built-in ones (they come
+ * from the program itself), else it is looked up in `path`. Its handle; 0: no memory or too many services. It does
+ * nothing until it gets a `.start` call. Any thread (`self` as in evpt_post). */
+uint32_t evpt_vm_spawn(struct evpt_node *node, struct evpt_worker *self, const char *script,
+                       const char *name, bool builtin);
+
+/* ---- for the API in C (api*.c) ---- */
+
+/* The VM that a state belongs to. */
+static inline struct evpt_vm *evpt_vm_of(lua_State *L)
+{
+    return *(struct evpt_vm **)lua_getextraspace(L);
+}
+/* A free slot in waits; raises where there are too many. */
+struct evpt_wait *evpt_wait_new(struct evpt_vm *vm, lua_State *L, enum evpt_wait_kind kind);
+/* By session; NULL: it has ended. */
+struct evpt_wait *evpt_wait_find(struct evpt_vm *vm, uint32_t session);
+void evpt_wait_free(struct evpt_vm *vm, struct evpt_wait *wait);
+/* Index in EVPT_REF_WAIT_VALUES of the first of its 4 values. */
+static inline lua_Integer evpt_wait_values(const struct evpt_wait *wait)
+{
+    return (lua_Integer)(wait->session & (EVPT_WAITS_MAX - 1)) * 4 + 1;
+}
+void evpt_wait_arm(struct evpt_vm *vm, struct evpt_wait *wait, uint64_t deadline_ns);
+/* Yields the running task; `k` gets what it is resumed with on top of the stack. To be returned. */
+int evpt_task_yield(lua_State *L, lua_KContext context, lua_KFunction k);
+/* A new task that runs the function and `args` values on top of L's stack (they are popped) as soon as the running one yields or ends. */
+struct evpt_task *evpt_task_fork(struct evpt_vm *vm, lua_State *L, int args,
+                                 enum evpt_task_kind kind, const char *method);
+/* A task without anything on its coroutine's stack; raises where memory is refused. */
+struct evpt_task *evpt_task_new(struct evpt_vm *vm, enum evpt_task_kind kind, const char *method,
+                                size_t method_size);
+void evpt_task_free(struct evpt_vm *vm, struct evpt_task *task, bool reusable);
+/* Starts or continues a task with the `values` on top of its coroutine's stack (for a new one, the function below them). */
+void evpt_task_resume(struct evpt_vm *vm, struct evpt_task *task, int values);
+/* Due timers and ready tasks, until there are none, or as many as are good for one run. */
+void evpt_vm_run_ready(struct evpt_vm *vm);
+/* Advances the VM's timers: what is due moves to vm->due. */
+void evpt_vm_advance(struct evpt_vm *vm);
+/* An answer has come; frees nothing of the message. */
+void evpt_vm_on_reply(struct evpt_vm *vm, struct evpt_message *message);
+/* Answers the request of a task. */
+void evpt_task_reply_error(struct evpt_vm *vm, const struct evpt_task *task, int code,
+                           const char *text, size_t size);
+/* The value that marks our yields, for Lua code that resumes coroutines of its own. */
+void evpt_push_yield_token(lua_State *L);
+/* A task that waited goes on, with `values` values on its coroutine's stack, as soon as the running one yields or ends. */
+void evpt_task_ready(struct evpt_vm *vm, struct evpt_task *task, int values);
+
+/* Pushes an error object. `message` is on top of the stack and is replaced by it. */
+struct evpt_error_place {
+    const char *node, *service, *method; /* NULL: left out */
+};
+void evpt_push_error(lua_State *L, int code, enum evpt_executed executed,
+                     const struct evpt_error_place *place);
+
+/* The libraries. */
+int evpt_open_core(lua_State *L);         /* `evpt` functions written in C */
+int evpt_open_cluster_core(lua_State *L); /* `evpt.cluster` functions written in C */
+int evpt_open_builtin(lua_State *L);      /* what built-in services need */
+
+/* Lua sources that are part of the program: "evpt", "evpt.cluster", "service.launcher" ... (generated). */
+struct evpt_embedded {
+    const char *name, *text;
+    size_t size;
+};
+extern const struct evpt_embedded evpt_embedded[];
+const struct evpt_embedded *evpt_embedded_find(const char *name);
+
+#endif

@@ -1,0 +1,663 @@
+#include "services/clusterclient_private.h"
+
+#include "cluster/msgpack.h"
+#include "reactor/error.h"
+#include "services/request.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define SPARE_MAX 4096 /* contexts kept for reuse: what a busy node has in flight */
+#define TABLE_CAPACITY_MIN 64
+
+struct evpt_context {
+    struct evpt_list link; /* in its peer's sent or cached, or in spare */
+    struct evpt_timer timer;
+    struct evpt_clusterclient *client;
+    struct evpt_peer *peer;
+    struct evpt_message *message; /* while cached */
+    uint64_t position; /* where it ends in the stream; UINT64_MAX while that is not known */
+    uint32_t session;  /* on the wire; 0 while cached */
+    uint32_t source;   /* the caller, and its own key for the call */
+    uint32_t caller_session;
+    bool wants_reply;
+};
+
+/* ---- status ---- */
+
+static const bool allowed[EVPT_STATUS_COUNT][EVPT_STATUS_COUNT] = {
+    [EVPT_STATUS_DISCONNECT] = {[EVPT_STATUS_CONNECTING] = true, [EVPT_STATUS_DOWN] = true},
+    [EVPT_STATUS_CONNECTING] = {[EVPT_STATUS_CONNECTED] = true,
+                                [EVPT_STATUS_DISCONNECT] = true,
+                                [EVPT_STATUS_DOWN] = true},
+    [EVPT_STATUS_CONNECTED] = {[EVPT_STATUS_DISCONNECT] = true, [EVPT_STATUS_DOWN] = true},
+    [EVPT_STATUS_DOWN] = {[EVPT_STATUS_DISCONNECT] = true},
+};
+
+const char *evpt_connect_status_name(enum evpt_connect_status status)
+{
+    static const char *const names[EVPT_STATUS_COUNT] = {"disconnect", "connecting", "connected",
+                                                         "down"};
+    return names[status];
+}
+
+/* Tells the Lua service: _recv_data_(event, node, status, detail). */
+static void tell_observer(struct evpt_clusterclient *client, const struct evpt_peer *peer,
+                          const char *detail)
+{
+    static const char service[] = "clusterclient", method[] = "_recv_data_";
+    const char *words[] = {"status", peer->name, evpt_connect_status_name(peer->status), detail};
+    if (!client->observer)
+        return;
+    struct evpt_message *message = evpt_request_new(EVPT_MESSAGE_SEND, service, sizeof(service) - 1,
+                                                    method, sizeof(method) - 1, 512);
+    if (!message)
+        return; /* no memory: the observer misses a change, the tables do not */
+    struct evpt_writer writer;
+    evpt_writer_init(&writer, message->data + message->size, message->capacity - message->size);
+    bool fits = evpt_write_array(&writer, 4);
+    for (int i = 0; i < 4; i++)
+        fits = fits && evpt_write_str(&writer, words[i], strnlen(words[i], 100));
+    assert(fits);
+    (void)fits;
+    message->size = (uint32_t)(writer.at - message->data);
+    message->target = client->observer;
+    if (evpt_request_finish(&message, client->handle, EVPT_FOREVER) != 0 ||
+        evpt_post(client->scheduler, evpt_scheduler_loop_worker(client->scheduler), message) != 0)
+        evpt_message_free(message);
+}
+
+void evpt_clusterclient_set_status(struct evpt_clusterclient *client, struct evpt_peer *peer,
+                                   enum evpt_connect_status status, const char *detail)
+{
+    assert(allowed[peer->status][status]);
+    pthread_mutex_lock(&client->lock);
+    peer->status = status;
+    pthread_mutex_unlock(&client->lock);
+    atomic_fetch_add_explicit(&client->version, 1, memory_order_release);
+    tell_observer(client, peer, detail);
+}
+
+/* ---- contexts ---- */
+
+static uint32_t home(const struct evpt_clusterclient *client, uint32_t session)
+{
+    return session & (client->context_capacity - 1);
+}
+
+/* Sessions are given out one after the other, so that by their low bits they lie side by side and
+ * hardly ever collide. */
+static struct evpt_context **find_cell(struct evpt_clusterclient *client, uint32_t session)
+{
+    uint32_t i = home(client, session);
+    while (client->session2context[i] && client->session2context[i]->session != session)
+        i = (i + 1) & (client->context_capacity - 1);
+    return &client->session2context[i];
+}
+
+static bool grow_table(struct evpt_clusterclient *client)
+{
+    uint32_t old_capacity = client->context_capacity;
+    struct evpt_context **old = client->session2context;
+    uint32_t capacity = old_capacity ? old_capacity * 2 : TABLE_CAPACITY_MIN;
+    struct evpt_context **table = evpt_sys_zalloc(capacity * sizeof(*table));
+    if (!table)
+        return false;
+    client->session2context = table;
+    client->context_capacity = capacity;
+    for (uint32_t i = 0; i < old_capacity; i++) {
+        if (old[i])
+            *find_cell(client, old[i]->session) = old[i];
+    }
+    evpt_sys_free(old);
+    return true;
+}
+
+/* Closes the gap behind a removed entry: whoever was pushed past it by a collision moves up. */
+static void remove_cell(struct evpt_clusterclient *client, struct evpt_context **cell)
+{
+    uint32_t mask = client->context_capacity - 1;
+    uint32_t gap = (uint32_t)(cell - client->session2context);
+    for (uint32_t i = (gap + 1) & mask; client->session2context[i]; i = (i + 1) & mask) {
+        uint32_t from = home(client, client->session2context[i]->session);
+        if (((i - from) & mask) >= ((i - gap) & mask)) {
+            client->session2context[gap] = client->session2context[i];
+            gap = i;
+        }
+    }
+    client->session2context[gap] = NULL;
+    client->context_count--;
+}
+
+static struct evpt_context *new_context(struct evpt_clusterclient *client, struct evpt_peer *peer,
+                                        const struct evpt_message *message)
+{
+    struct evpt_context *context;
+    struct evpt_list *node = evpt_list_pop_front(&client->spare);
+    if (node) {
+        client->spare_count--;
+        context = EVPT_CONTAINER_OF(node, struct evpt_context, link);
+    } else {
+        context = evpt_sys_alloc(sizeof(*context));
+    }
+    if (!context)
+        return NULL;
+    *context = (struct evpt_context){.client = client,
+                                     .peer = peer,
+                                     .position = UINT64_MAX,
+                                     .source = message->source,
+                                     .caller_session = message->session,
+                                     .wants_reply = message->kind == EVPT_MESSAGE_CALL};
+    return context;
+}
+
+static void free_context(struct evpt_clusterclient *client, struct evpt_context *context)
+{
+    evpt_timer_stop(evpt_loop_wheel(client->loop), &context->timer);
+    evpt_message_free(context->message);
+    if (client->spare_count >= SPARE_MAX) {
+        evpt_sys_free(context);
+        return;
+    }
+    client->spare_count++;
+    evpt_list_push_back(&client->spare, &context->link);
+}
+
+void evpt_clusterclient_drop_context(struct evpt_clusterclient *client, struct evpt_list *node)
+{
+    struct evpt_context *context = EVPT_CONTAINER_OF(node, struct evpt_context, link);
+    evpt_timer_stop(evpt_loop_wheel(client->loop), &context->timer);
+    evpt_message_free(context->message);
+    evpt_sys_free(context);
+}
+
+/* Takes it out of its table and its peer's list: from here on nobody else can answer it. */
+static void detach(struct evpt_clusterclient *client, struct evpt_context *context)
+{
+    evpt_list_remove(&context->link);
+    if (context->session) {
+        context->peer->sent_count--;
+        remove_cell(client, find_cell(client, context->session));
+    } else {
+        context->peer->cached_count--;
+    }
+}
+
+/* ---- answers ---- */
+
+static void answer(struct evpt_clusterclient *client, uint32_t source, uint32_t session,
+                   struct evpt_message *reply)
+{
+    evpt_post_reply(client->scheduler, evpt_scheduler_loop_worker(client->scheduler), source,
+                    session, reply);
+}
+
+static void answer_error(struct evpt_clusterclient *client, uint32_t source, uint32_t session,
+                         int code, enum evpt_executed executed, const char *text)
+{
+    struct evpt_message *reply = evpt_reply_error(code, text, strlen(text));
+    if (reply)
+        evpt_reply_set_executed(reply, executed);
+    answer(client, source, session, reply);
+}
+
+/* Ends a context with an error. */
+static void fail(struct evpt_clusterclient *client, struct evpt_context *context, int code,
+                 enum evpt_executed executed, const char *text)
+{
+    detach(client, context);
+    uint32_t source = context->source, session = context->caller_session;
+    bool wants_reply = context->wants_reply;
+    free_context(client, context);
+    if (wants_reply)
+        answer_error(client, source, session, code, executed, text);
+    else
+        atomic_fetch_add_explicit(&client->lost_sends, 1, memory_order_relaxed);
+}
+
+/* Refuses a request that has no context yet. */
+static void refuse(struct evpt_clusterclient *client, struct evpt_message *message, int code,
+                   const char *text)
+{
+    if (message->kind == EVPT_MESSAGE_CALL)
+        answer_error(client, message->source, message->session, code, EVPT_EXECUTED_NO, text);
+    else
+        atomic_fetch_add_explicit(&client->lost_sends, 1, memory_order_relaxed);
+    evpt_message_free(message);
+}
+
+void evpt_clusterclient_fail_cached(struct evpt_clusterclient *client, struct evpt_peer *peer,
+                                    int code, const char *text)
+{
+    struct evpt_list *node;
+    while ((node = peer->cached.next) != &peer->cached)
+        fail(client, EVPT_CONTAINER_OF(node, struct evpt_context, link), code, EVPT_EXECUTED_NO,
+             text);
+}
+
+void evpt_clusterclient_fail_sent(struct evpt_clusterclient *client, struct evpt_peer *peer,
+                                  uint64_t written, const char *text)
+{
+    struct evpt_list *node;
+    while ((node = peer->sent.next) != &peer->sent) {
+        struct evpt_context *context = EVPT_CONTAINER_OF(node, struct evpt_context, link);
+        bool handed = context->position <= written;
+        fail(client, context, EVPT_CODE_DISCONNECTED,
+             handed ? EVPT_EXECUTED_MAYBE : EVPT_EXECUTED_NO, text);
+    }
+}
+
+static void on_deadline(struct evpt_timer *timer, void *user)
+{
+    struct evpt_context *context = user;
+    struct evpt_clusterclient *client = context->client;
+    bool sent = context->session != 0;
+    char text[128];
+    snprintf(text, sizeof(text), "%s %.64s",
+             sent ? "no answer before the deadline from"
+                  : "the deadline passed before a connection to",
+             context->peer->name);
+    if (sent)
+        context->peer->late_replies_due++;
+    atomic_fetch_add_explicit(&client->timeouts, 1, memory_order_relaxed);
+    fail(client, context, EVPT_CODE_TIMEOUT, sent ? EVPT_EXECUTED_MAYBE : EVPT_EXECUTED_NO, text);
+}
+
+/* ---- sending ---- */
+
+static uint32_t assign_session(struct evpt_clusterclient *client)
+{
+    do {
+        client->next_session++;
+    } while (client->next_session == 0 ||
+             (client->context_count && *find_cell(client, client->next_session)));
+    return client->next_session;
+}
+
+/* The order that has to hold is that of one sender and one receiver. */
+static uint64_t lane_of(const struct evpt_message *message)
+{
+    const char *service;
+    uint32_t size, hash = 2166136261u; /* FNV-1a */
+    evpt_request_service(message, &service, &size);
+    for (uint32_t i = 0; i < size; i++)
+        hash = (hash ^ (uint8_t)service[i]) * 16777619u;
+    return (uint64_t)message->source << 32 | hash;
+}
+
+static void fail_unsent(struct evpt_clusterclient *client, struct evpt_peer *peer, int error,
+                        struct evpt_context *context)
+{
+    char text[160];
+    int code = EVPT_CODE_OVERLOADED;
+    if (error == -EVPT_ETOOLARGE) {
+        code = EVPT_CODE_TOO_LARGE;
+        snprintf(text, sizeof(text), "longer than message_max of %s", peer->name);
+    } else if (error == -EVPT_ELIMIT) {
+        snprintf(text, sizeof(text), "send_buffer_max: too many bytes are queued to %s",
+                 peer->name);
+    } else if (error == -ENOMEM) {
+        snprintf(text, sizeof(text), "out of memory");
+    } else {
+        code = EVPT_CODE_DISCONNECTED;
+        snprintf(text, sizeof(text), "the connection to %s is closing", peer->name);
+    }
+    if (context)
+        fail(client, context, code, EVPT_EXECUTED_NO, text);
+    else
+        atomic_fetch_add_explicit(&client->lost_sends, 1, memory_order_relaxed);
+}
+
+/* Sends a message over the peer's connection. `context`: detached, NULL for a send. */
+static void transmit(struct evpt_clusterclient *client, struct evpt_peer *peer,
+                     struct evpt_message *message, struct evpt_context *context)
+{
+    uint64_t position;
+    message->session = assign_session(client);
+    message->lane = lane_of(message);
+    evpt_request_patch_deadline(message, evpt_loop_now(client->loop));
+    if (context) {
+        context->session = message->session;
+        *find_cell(client, context->session) = context;
+        client->context_count++;
+        peer->sent_count++;
+        evpt_list_push_back(&peer->sent, &context->link);
+    }
+    int error = evpt_session_send(peer->session, message, &position);
+    if (error)
+        fail_unsent(client, peer, error, context);
+    else if (context)
+        context->position = position;
+}
+
+/* Room for one more entry, at most 3 of 4 cells taken. */
+static bool reserve_cell(struct evpt_clusterclient *client)
+{
+    return (client->context_count + 1) * 4 <= client->context_capacity * 3 || grow_table(client);
+}
+
+static void send_now(struct evpt_clusterclient *client, struct evpt_peer *peer,
+                     struct evpt_message *message)
+{
+    struct evpt_context *context = NULL;
+    if (message->kind == EVPT_MESSAGE_CALL) {
+        if (!reserve_cell(client) || !(context = new_context(client, peer, message))) {
+            refuse(client, message, EVPT_CODE_OVERLOADED, "out of memory");
+            return;
+        }
+        evpt_timer_start(evpt_loop_wheel(client->loop), &context->timer, message->deadline_ns,
+                         on_deadline, context);
+    }
+    transmit(client, peer, message, context);
+}
+
+static void cache(struct evpt_clusterclient *client, struct evpt_peer *peer,
+                  struct evpt_message *message)
+{
+    struct evpt_context *context = new_context(client, peer, message);
+    if (!context) {
+        refuse(client, message, EVPT_CODE_OVERLOADED, "out of memory");
+        return;
+    }
+    context->message = message;
+    evpt_list_push_back(&peer->cached, &context->link);
+    peer->cached_count++;
+    if (message->deadline_ns != EVPT_FOREVER)
+        evpt_timer_start(evpt_loop_wheel(client->loop), &context->timer, message->deadline_ns,
+                         on_deadline, context);
+}
+
+/* Connected: what waited goes out, in order, and moves to session2context. */
+static void send_cached(struct evpt_clusterclient *client, struct evpt_peer *peer)
+{
+    struct evpt_list waiting, *node;
+    evpt_list_move(&waiting, &peer->cached);
+    while ((node = evpt_list_pop_front(&waiting)) != NULL) {
+        struct evpt_context *context = EVPT_CONTAINER_OF(node, struct evpt_context, link);
+        struct evpt_message *message = context->message;
+        context->message = NULL;
+        peer->cached_count--;
+        if (!context->wants_reply) {
+            free_context(client, context);
+            transmit(client, peer, message, NULL);
+        } else if (!reserve_cell(client)) {
+            peer->cached_count++;
+            evpt_list_push_back(&peer->cached, &context->link);
+            evpt_message_free(message);
+            fail(client, context, EVPT_CODE_OVERLOADED, EVPT_EXECUTED_NO, "out of memory");
+        } else {
+            transmit(client, peer, message, context);
+        }
+    }
+}
+
+/* ---- connecting ---- */
+
+static uint64_t backoff_ns(unsigned failures)
+{
+    uint64_t ms = EVPT_BACKOFF_MIN_MS;
+    for (unsigned i = 1; i < failures && ms < EVPT_BACKOFF_MAX_MS; i++)
+        ms *= 2;
+    if (ms > EVPT_BACKOFF_MAX_MS)
+        ms = EVPT_BACKOFF_MAX_MS;
+    uint64_t random;
+    evpt_sys_random(&random, sizeof(random));
+    return random % (ms * EVPT_NS_PER_MS); /* full jitter */
+}
+
+static void note_failure(struct evpt_clusterclient *client, struct evpt_peer *peer)
+{
+    peer->failures++;
+    peer->retry_at_ns = evpt_loop_now(client->loop) + backoff_ns(peer->failures);
+}
+
+static bool start_connect(struct evpt_clusterclient *client, struct evpt_peer *peer)
+{
+    uint64_t timeout_ns = client->config->cluster.connect_timeout_ms * EVPT_NS_PER_MS;
+    if (evpt_cluster_mgr_connect(client->mgr, &peer->addr, timeout_ns, peer) != 0)
+        return false;
+    evpt_clusterclient_set_status(client, peer, EVPT_STATUS_CONNECTING, "");
+    return true;
+}
+
+struct evpt_peer *evpt_clusterclient_find_peer(const struct evpt_clusterclient *client,
+                                               const char *name, size_t size)
+{
+    if (size > EVPT_NODE_NAME_MAX)
+        return NULL;
+    for (uint32_t i = 0; i < client->peer_count; i++) {
+        struct evpt_peer *peer = client->peers[i];
+        if (memcmp(peer->name, name, size) == 0 && peer->name[size] == 0)
+            return peer;
+    }
+    return NULL;
+}
+
+static struct evpt_peer *peer_of(struct evpt_clusterclient *client,
+                                 const struct evpt_message *message)
+{
+    const char *name = (const char *)message->data + message->size;
+    size_t size = message->code;
+    struct evpt_peer *last = client->last_peer;
+    if (last && memcmp(last->name, name, size) == 0 && last->name[size] == 0)
+        return last;
+    struct evpt_peer *peer = evpt_clusterclient_find_peer(client, name, size);
+    if (peer)
+        client->last_peer = peer;
+    return peer;
+}
+
+int evpt_clusterclient_address(struct evpt_message **message, const char *node, size_t size)
+{
+    assert(size <= EVPT_NODE_NAME_MAX);
+    struct evpt_message *grown = evpt_message_grow(*message, size);
+    if (!grown)
+        return -ENOMEM;
+    *message = grown;
+    memcpy(grown->data + grown->size, node, size);
+    grown->code = (uint16_t)size;
+    return 0;
+}
+
+/* The limits of one node. */
+static const char *over_limit(const struct evpt_clusterclient *client, const struct evpt_peer *peer)
+{
+    if (peer->sent_count + peer->cached_count >= client->config->cluster.pending_max)
+        return "pending_max: too many calls in flight to the node";
+    if (peer->status != EVPT_STATUS_CONNECTED &&
+        peer->cached_count >= client->config->cluster.cache_max)
+        return "cache_max: too many requests wait for the connection to the node";
+    return NULL;
+}
+
+void evpt_clusterclient_request(struct evpt_clusterclient *client, struct evpt_message *message)
+{
+    struct evpt_peer *peer = peer_of(client, message);
+    bool is_call = message->kind == EVPT_MESSAGE_CALL;
+    atomic_fetch_add_explicit(is_call ? &client->calls : &client->sends, 1, memory_order_relaxed);
+    message->code = 0;
+    const char *limit = peer ? over_limit(client, peer) : NULL;
+    if (!peer || peer->status == EVPT_STATUS_DOWN) {
+        refuse(client, message, EVPT_CODE_UNKNOWN_NODE,
+               peer && peer->listed ? "the node list says that the node is down"
+                                    : "not in the node list");
+    } else if (client->stopping) {
+        refuse(client, message, EVPT_CODE_STOPPING, "this node is draining");
+    } else if (limit) {
+        refuse(client, message, EVPT_CODE_OVERLOADED, limit);
+    } else if (message->deadline_ns <= evpt_loop_now(client->loop)) {
+        refuse(client, message, EVPT_CODE_TIMEOUT, "the deadline passed before it was sent");
+    } else if (peer->status == EVPT_STATUS_CONNECTED) {
+        if (peer->going_away)
+            refuse(client, message, EVPT_CODE_STOPPING, "the node is draining");
+        else
+            send_now(client, peer, message);
+    } else if (peer->status == EVPT_STATUS_DISCONNECT &&
+               evpt_loop_now(client->loop) < peer->retry_at_ns) {
+        refuse(client, message, EVPT_CODE_CONNECT_FAILED,
+               "the last attempt to connect failed just now");
+    } else if (peer->status == EVPT_STATUS_DISCONNECT && !start_connect(client, peer)) {
+        refuse(client, message, EVPT_CODE_OVERLOADED, "out of memory");
+    } else {
+        cache(client, peer, message);
+    }
+}
+
+/* ---- events ---- */
+
+void evpt_clusterclient_on_connect(struct evpt_clusterclient *client, struct evpt_peer *peer,
+                                   struct evpt_session *session, int error)
+{
+    assert(peer->status == EVPT_STATUS_CONNECTING);
+    if (session) {
+        peer->session = session;
+        peer->going_away = false;
+        peer->connects++;
+        peer->stray_replies = peer->late_replies_due = 0;
+        evpt_clusterclient_set_status(client, peer, EVPT_STATUS_CONNECTED, "");
+        send_cached(client, peer);
+        return;
+    }
+    char text[200], addr[EVPT_ADDR_TEXT_SIZE];
+    snprintf(text, sizeof(text), "cannot connect to %s (%s): %s", peer->name,
+             evpt_addr_format(&peer->addr, addr, sizeof(addr)), evpt_strerror(error));
+    if (peer->failures == 0)
+        evpt_logf(client->log, EVPT_LOG_WARN, "clusterclient", "%s", text);
+    note_failure(client, peer);
+    evpt_clusterclient_set_status(client, peer, EVPT_STATUS_DISCONNECT, text);
+    evpt_clusterclient_fail_cached(client, peer, EVPT_CODE_CONNECT_FAILED, text);
+}
+
+static void count_stray(struct evpt_clusterclient *client, struct evpt_session *session)
+{
+    struct evpt_peer *peer = evpt_session_tag(session);
+    if (peer->late_replies_due) {
+        peer->late_replies_due--; /* the answer to a call that has timed out */
+    } else if (++peer->stray_replies > EVPT_STRAY_REPLIES_MAX) {
+        evpt_session_refuse(session, "more than a thousand replies to no request");
+    }
+}
+
+void evpt_clusterclient_on_reply(struct evpt_clusterclient *client, struct evpt_session *session,
+                                 struct evpt_message *message)
+{
+    struct evpt_peer *peer = evpt_session_tag(session);
+    struct evpt_context *context =
+        client->context_count ? *find_cell(client, message->session) : NULL;
+    if (!peer || !context || context->peer != peer) {
+        evpt_message_free(message);
+        if (peer)
+            count_stray(client, session);
+        return;
+    }
+    if (evpt_reply_parse(message) != 0) {
+        evpt_message_free(message);
+        fail(client, context, EVPT_CODE_BAD_MESSAGE, EVPT_EXECUTED_MAYBE,
+             "the reply cannot be read");
+        return;
+    }
+    peer->failures = 0;
+    detach(client, context);
+    answer(client, context->source, context->caller_session, message);
+    free_context(client, context);
+}
+
+void evpt_clusterclient_on_hello(struct evpt_clusterclient *client, struct evpt_session *session)
+{
+    struct evpt_peer *peer = evpt_session_tag(session);
+    if (!peer)
+        return;
+    peer->message_max = evpt_session_peer_message_max(session);
+    if (strcmp(evpt_session_peer_name(session), peer->name) != 0)
+        evpt_logf(client->log, EVPT_LOG_WARN, "clusterclient",
+                  "%s: the node list calls this address %s, the node there calls itself %s",
+                  evpt_session_peer_addr(session), peer->name, evpt_session_peer_name(session));
+}
+
+void evpt_clusterclient_on_goaway(struct evpt_clusterclient *client, struct evpt_session *session,
+                                  int code, const char *text)
+{
+    struct evpt_peer *peer = evpt_session_tag(session);
+    if (!peer)
+        return;
+    peer->going_away = true;
+    evpt_logf(client->log, EVPT_LOG_INFO, "clusterclient", "%s asks for no new requests: %s (%d)",
+              peer->name, text, code);
+}
+
+void evpt_clusterclient_on_queued(struct evpt_clusterclient *client, uint32_t frame_session,
+                                  uint64_t position)
+{
+    struct evpt_context *context = client->context_count ? *find_cell(client, frame_session) : NULL;
+    if (context)
+        context->position = position;
+}
+
+void evpt_clusterclient_on_disconnect(struct evpt_clusterclient *client,
+                                      struct evpt_session *session, int error, const char *reason)
+{
+    struct evpt_peer *peer = evpt_session_tag(session);
+    if (!peer)
+        return; /* the peer was removed or changed: its requests have been answered then */
+    assert(peer->session == session && peer->status == EVPT_STATUS_CONNECTED);
+    uint64_t written = evpt_session_written(session);
+    peer->session = NULL;
+    peer->disconnects++;
+    struct evpt_session_stats stats;
+    evpt_session_stats(session, &stats);
+    if (stats.messages_in == 0)
+        note_failure(client, peer); /* nothing ever came of this connection */
+    char text[256];
+    snprintf(text, sizeof(text), "the connection to %s was lost: %s", peer->name, reason);
+    evpt_logf(client->log, error == -EVPT_EPROTOCOL ? EVPT_LOG_ERROR : EVPT_LOG_WARN,
+              "clusterclient", "%s (%s)", text, evpt_session_peer_addr(session));
+    evpt_clusterclient_set_status(client, peer, EVPT_STATUS_DISCONNECT, text);
+    evpt_clusterclient_fail_sent(client, peer, written, text);
+}
+
+void evpt_clusterclient_seen(struct evpt_clusterclient *client, const char *name)
+{
+    struct evpt_peer *peer = evpt_clusterclient_find_peer(client, name, strlen(name));
+    if (!peer)
+        return;
+    peer->failures = 0;
+    peer->retry_at_ns = 0;
+}
+
+void evpt_clusterclient_drain(struct evpt_clusterclient *client)
+{
+    client->stopping = true;
+}
+
+uint32_t evpt_clusterclient_pending(const struct evpt_clusterclient *client)
+{
+    uint32_t total = client->context_count;
+    for (uint32_t i = 0; i < client->peer_count; i++)
+        total += client->peers[i]->cached_count;
+    return total;
+}
+
+void evpt_clusterclient_check(const struct evpt_clusterclient *client)
+{
+    uint32_t sent = 0, in_table = 0;
+    for (uint32_t i = 0; i < client->peer_count; i++) {
+        const struct evpt_peer *peer = client->peers[i];
+        uint32_t sent_here = 0, cached_here = 0;
+        for (const struct evpt_list *n = peer->sent.next; n != &peer->sent; n = n->next)
+            sent_here++;
+        for (const struct evpt_list *n = peer->cached.next; n != &peer->cached; n = n->next)
+            cached_here++;
+        assert(sent_here == peer->sent_count && cached_here == peer->cached_count);
+        assert((peer->session != NULL) == (peer->status == EVPT_STATUS_CONNECTED));
+        assert(peer->session || sent_here == 0);
+        assert(cached_here == 0 || peer->status == EVPT_STATUS_CONNECTING);
+        sent += sent_here;
+    }
+    for (uint32_t i = 0; i < client->context_capacity; i++)
+        in_table += client->session2context[i] != NULL;
+    assert(sent == client->context_count && in_table == client->context_count);
+    (void)sent;
+    (void)in_table;
+}

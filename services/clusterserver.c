@@ -1,0 +1,288 @@
+#include "services/clusterserver.h"
+
+#include "reactor/error.h"
+#include "services/request.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define NO_SLOT UINT32_MAX
+#define CAPACITY_MIN 64
+#define CAPACITY_MAX (1u << 24) /* slot numbers take 24 bits of a session, its generation the other 8 */
+
+/* A session of this node's is generation << 24 | slot. It never leaves the node and is answered at most once by the very service that
+ * it was given to, so 8 bits of generation are a guard against our own mistakes, not against a peer's. */
+struct evpt_served {
+    uint32_t connection; /* 0: free */
+    uint32_t frame_session;
+    uint32_t source; /* the sender's number at its node, 0: not said */
+    uint32_t handle; /* who was asked */
+    uint32_t next_free;
+    uint8_t generation;
+};
+
+/* ---- session2context ---- */
+
+static bool grow(struct evpt_clusterserver *server)
+{
+    uint32_t capacity = server->capacity ? server->capacity * 2 : CAPACITY_MIN;
+    if (capacity > CAPACITY_MAX)
+        return false;
+    struct evpt_served *served = evpt_sys_realloc(server->served, capacity * sizeof(*served));
+    if (!served)
+        return false;
+    for (uint32_t i = server->capacity; i < capacity; i++)
+        served[i] = (struct evpt_served){.next_free = i + 1 < capacity ? i + 1 : NO_SLOT};
+    server->served = served;
+    server->first_free = server->capacity;
+    server->capacity = capacity;
+    return true;
+}
+
+/* The session under which the answer will come; 0: no room. */
+static uint32_t remember(struct evpt_clusterserver *server, const struct evpt_message *message,
+                         uint32_t source)
+{
+    if (server->first_free == NO_SLOT && !grow(server))
+        return 0;
+    uint32_t slot = server->first_free;
+    struct evpt_served *entry = &server->served[slot];
+    server->first_free = entry->next_free;
+    server->count++;
+    if (++entry->generation == 0)
+        entry->generation = 1; /* so that no session is 0 */
+    entry->connection = message->connection;
+    entry->frame_session = message->session;
+    entry->source = source;
+    entry->handle = message->target;
+    return (uint32_t)entry->generation << 24 | slot;
+}
+
+static struct evpt_served *recall(struct evpt_clusterserver *server, uint32_t session)
+{
+    uint32_t slot = session & (CAPACITY_MAX - 1);
+    struct evpt_served *entry = slot < server->capacity ? &server->served[slot] : NULL;
+    return entry && entry->connection && entry->generation == session >> 24 ? entry : NULL;
+}
+
+static void forget(struct evpt_clusterserver *server, struct evpt_served *entry)
+{
+    entry->connection = 0;
+    entry->next_free = server->first_free;
+    server->first_free = (uint32_t)(entry - server->served);
+    server->count--;
+}
+
+/* ---- answers ---- */
+
+static void send_error(struct evpt_clusterserver *server, struct evpt_session *session,
+                       uint32_t frame_session, int code, const char *text)
+{
+    struct evpt_message *reply = evpt_reply_error(code, text, strlen(text));
+    if (!reply)
+        return;
+    reply->session = frame_session;
+    int error = evpt_session_send(session, reply, NULL);
+    /* Not even an error fits into the send queue: this peer asks and does not read. Better lost than waiting. */
+    if (error == -EVPT_ELIMIT)
+        evpt_session_close(session, false, "send_buffer_max: the peer does not read its replies");
+}
+
+static void refuse(struct evpt_clusterserver *server, struct evpt_session *session,
+                   struct evpt_message *message, int code, const char *text)
+{
+    atomic_fetch_add_explicit(&server->refused, 1, memory_order_relaxed);
+    if (message->kind == EVPT_MESSAGE_CALL)
+        send_error(server, session, message->session, code, text);
+    evpt_message_free(message);
+}
+
+void evpt_clusterserver_reply(struct evpt_clusterserver *server, struct evpt_message *message)
+{
+    struct evpt_served *entry =
+        message->kind == EVPT_MESSAGE_REPLY ? recall(server, message->session) : NULL;
+    struct evpt_session *session =
+        entry ? evpt_cluster_mgr_accepted(server->mgr, entry->connection) : NULL;
+    if (!session) {
+        if (entry)
+            forget(server, entry);
+        atomic_fetch_add_explicit(&server->dropped_replies, 1, memory_order_relaxed);
+        evpt_message_free(message);
+        return;
+    }
+    uint32_t frame_session = entry->frame_session;
+    message->session = frame_session;
+    /* Replies of one service to one caller stay in order; a caller that does not say who it is gets each as soon as it can be. */
+    message->lane = entry->source ? (uint64_t)entry->handle << 32 | entry->source : 0;
+    forget(server, entry);
+    int error = evpt_session_send(session, message, NULL);
+    /* The method has run, so this is no code that says "not executed". */
+    if (error == -EVPT_ETOOLARGE)
+        send_error(server, session, frame_session, EVPT_CODE_FAILED,
+                   "the results are longer than message_max");
+    else if (error == -EVPT_ELIMIT)
+        send_error(server, session, frame_session, EVPT_CODE_FAILED,
+                   "the results were dropped: send_buffer_max bytes are queued to the caller");
+    else if (error == -ENOMEM)
+        send_error(server, session, frame_session, EVPT_CODE_FAILED,
+                   "the results were dropped: out of memory");
+}
+
+/* ---- requests ---- */
+
+static bool is_builtin(const struct evpt_clusterserver *server, uint32_t handle)
+{
+    for (unsigned i = 0; i < server->builtin_count; i++) {
+        if (server->builtin[i] == handle)
+            return true;
+    }
+    return false;
+}
+
+static uint32_t find_service(struct evpt_clusterserver *server, const char *name, uint32_t size)
+{
+    struct evpt_registry *registry = &server->scheduler->registry;
+    uint32_t version = atomic_load_explicit(&registry->version, memory_order_acquire);
+    if (version != server->known_version) {
+        memset(server->known, 0, sizeof(server->known));
+        server->known_version = version;
+    }
+    uint32_t hash = 2166136261u; /* FNV-1a */
+    for (uint32_t i = 0; i < size; i++)
+        hash = (hash ^ (uint8_t)name[i]) * 16777619u;
+    struct evpt_known_name *known = &server->known[hash % 64];
+    if (known->handle && known->size == size && memcmp(known->name, name, size) == 0)
+        return known->handle;
+    uint32_t handle = evpt_registry_query(registry, name, size);
+    if (is_builtin(server, handle) && handle != server->only)
+        return 0;
+    if (handle && size <= sizeof(known->name)) {
+        known->handle = handle;
+        known->size = size;
+        memcpy(known->name, name, size);
+    }
+    return handle;
+}
+
+static void deliver(struct evpt_clusterserver *server, struct evpt_session *session,
+                    struct evpt_message *message, const struct evpt_request_info *info)
+{
+    uint32_t frame_session = message->session;
+    uint32_t local_session = 0;
+    message->flags |= EVPT_MESSAGE_REMOTE;
+    message->source = server->handle;
+    if (message->kind == EVPT_MESSAGE_CALL) {
+        local_session = remember(server, message, info->source);
+        if (!local_session) {
+            refuse(server, session, message, EVPT_CODE_OVERLOADED, "too many calls in progress");
+            return;
+        }
+    }
+    message->session = local_session;
+    int error = evpt_post(server->scheduler,
+                          server->only ? NULL : evpt_scheduler_loop_worker(server->scheduler),
+                          message);
+    if (!error)
+        return;
+    if (local_session)
+        forget(server, recall(server, local_session));
+    message->session = frame_session;
+    if (error == -EVPT_ELIMIT)
+        refuse(server, session, message, EVPT_CODE_OVERLOADED,
+               "mailbox_max: too many messages wait in the service");
+    else
+        refuse(server, session, message, EVPT_CODE_UNKNOWN_SERVICE, "the service has gone");
+}
+
+void evpt_clusterserver_on_request(struct evpt_clusterserver *server, struct evpt_session *session,
+                                   struct evpt_message *message)
+{
+    struct evpt_request_info info;
+    char text[160];
+    atomic_fetch_add_explicit(&server->requests, 1, memory_order_relaxed);
+    int error = evpt_request_parse(message, evpt_loop_now(server->loop), &info);
+    if (error) {
+        snprintf(text, sizeof(text), "not a request: %s", evpt_strerror(error));
+        message->kind = EVPT_MESSAGE_CALL; /* whatever it was meant to be, it gets an answer */
+        refuse(server, session, message, EVPT_CODE_BAD_MESSAGE, text);
+        return;
+    }
+    if (server->draining) {
+        refuse(server, session, message, EVPT_CODE_STOPPING, "the node is draining");
+        return;
+    }
+    message->target = find_service(server, info.service, info.service_size);
+    if (server->only && message->target != server->only)
+        message->target = 0;
+    if (!message->target) {
+        snprintf(text, sizeof(text), "no service %.*s", info.service_size < 64 ? (int)info.service_size : 64,
+                 info.service);
+        refuse(server, session, message, EVPT_CODE_UNKNOWN_SERVICE, text);
+        return;
+    }
+    deliver(server, session, message, &info);
+}
+
+/* ---- connections ---- */
+
+void evpt_clusterserver_on_accepted(struct evpt_clusterserver *server,
+                                    struct evpt_session *session)
+{
+    evpt_logf(server->log, EVPT_LOG_DEBUG, "clusterserver", "%s connected",
+              evpt_session_peer_addr(session));
+}
+
+void evpt_clusterserver_on_hello(struct evpt_clusterserver *server, struct evpt_session *session)
+{
+    if (server->client)
+        evpt_clusterclient_seen(server->client, evpt_session_peer_name(session));
+    if (server->draining)
+        evpt_session_goaway(session, EVPT_CODE_STOPPING, "the node is draining");
+}
+
+void evpt_clusterserver_on_closed(struct evpt_clusterserver *server, struct evpt_session *session,
+                                  int error, const char *reason)
+{
+    /* Requests in progress find out when they are answered. */
+    bool said_hello = evpt_session_said_hello(session);
+    evpt_logf(server->log, error == -EVPT_EPROTOCOL ? EVPT_LOG_WARN : EVPT_LOG_INFO,
+              "clusterserver", "connection from %s%s%s closed: %s",
+              evpt_session_peer_addr(session), said_hello ? " " : "",
+              evpt_session_peer_name(session), reason);
+}
+
+void evpt_clusterserver_drain(struct evpt_clusterserver *server)
+{
+    if (server->draining)
+        return;
+    server->draining = true;
+    evpt_cluster_mgr_stop_listening(server->mgr);
+    evpt_cluster_mgr_goaway(server->mgr, EVPT_CODE_STOPPING, "the node is draining");
+}
+
+uint32_t evpt_clusterserver_pending(const struct evpt_clusterserver *server)
+{
+    return server->count;
+}
+
+int evpt_clusterserver_init(struct evpt_clusterserver *server, struct evpt_scheduler *scheduler,
+                            struct evpt_cluster_mgr *mgr, struct evpt_loop *loop,
+                            struct evpt_log *log, struct evpt_clusterclient *client)
+{
+    memset(server, 0, sizeof(*server));
+    server->scheduler = scheduler;
+    server->mgr = mgr;
+    server->loop = loop;
+    server->log = log;
+    server->client = client;
+    server->first_free = NO_SLOT;
+    return 0;
+}
+
+void evpt_clusterserver_fini(struct evpt_clusterserver *server)
+{
+    evpt_sys_free(server->served);
+    memset(server, 0, sizeof(*server));
+}

@@ -1,0 +1,244 @@
+#include "services/log.h"
+
+#include "reactor/list.h"
+#include "reactor/sys.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+struct line {
+    struct evpt_mpsc_node node;
+    size_t size;
+    char text[];
+};
+
+const char *evpt_log_level_name(enum evpt_log_level level)
+{
+    static const char *const names[] = {"debug", "info", "warn", "error"};
+    return names[level];
+}
+
+/* ---- formatting, on the writer's thread ---- */
+
+static size_t format_time(char *text, size_t size)
+{
+    int64_t wall_ns = evpt_sys_wall_ns();
+    time_t seconds = (time_t)(wall_ns / (int64_t)EVPT_NS_PER_S);
+    struct tm tm;
+    gmtime_r(&seconds, &tm);
+    size_t used = strftime(text, size, "%Y-%m-%dT%H:%M:%S", &tm);
+    int ms = (int)(wall_ns / (int64_t)EVPT_NS_PER_MS % 1000);
+    return used + (size_t)snprintf(text + used, size - used, ".%03dZ", ms);
+}
+
+/* One byte in JSON or text; returns how many were written (at most 6). */
+static size_t escape(char *out, unsigned char c, bool json)
+{
+    if (json && (c == '"' || c == '\\'))
+        return (size_t)sprintf(out, "\\%c", c);
+    if (json && c == '\n')
+        return (size_t)sprintf(out, "\\n");
+    if (json && c == '\t')
+        return (size_t)sprintf(out, "\\t");
+    if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f)
+        return (size_t)sprintf(out, json ? "\\u%04x" : "\\x%02x", c);
+    *out = (char)c;
+    return 1;
+}
+
+static struct line *make_line(struct evpt_log *log, enum evpt_log_level level, const char *service,
+                              const char *message, size_t size)
+{
+    static const char cut[] = " [cut]";
+    size_t kept = size > EVPT_LOG_MESSAGE_MAX ? EVPT_LOG_MESSAGE_MAX : size;
+    size_t worst = sizeof(struct line) + 512 + kept * 6 + sizeof(cut);
+    struct line *line = evpt_sys_alloc(worst);
+    if (!line)
+        return NULL;
+    char time_text[64];
+    format_time(time_text, sizeof(time_text));
+    const char *name = service && *service ? service : "-";
+    const char *format =
+        log->json ? "{\"time\":\"%s\",\"level\":\"%s\",\"node\":\"%s\",\"service\":\"%.128s\","
+                    "\"message\":\""
+                  : "%s %s %s %.128s ";
+    size_t used = (size_t)snprintf(line->text, 512, format, time_text, evpt_log_level_name(level),
+                                   log->node, name);
+    for (size_t i = 0; i < kept; i++)
+        used += escape(line->text + used, (unsigned char)message[i], log->json);
+    if (kept < size)
+        used += (size_t)sprintf(line->text + used, "%s", cut);
+    used += (size_t)sprintf(line->text + used, "%s", log->json ? "\"}\n" : "\n");
+    line->size = used;
+    struct line *fitted = evpt_sys_realloc(line, sizeof(*line) + used);
+    return fitted ? fitted : line;
+}
+
+static void push_line(struct evpt_log *log, struct line *line)
+{
+    if (!line || atomic_fetch_add_explicit(&log->queued, line->size, memory_order_relaxed) >=
+                     EVPT_LOG_QUEUE_MAX) {
+        if (line)
+            atomic_fetch_sub_explicit(&log->queued, line->size, memory_order_relaxed);
+        evpt_sys_free(line);
+        atomic_fetch_add_explicit(&log->dropped, 1, memory_order_relaxed);
+        return;
+    }
+    if (evpt_mpsc_push(&log->queue, &line->node))
+        evpt_sys_eventfd_signal(log->wake_fd);
+}
+
+void evpt_log_write(struct evpt_log *log, enum evpt_log_level level, const char *service,
+                    const char *message, size_t size)
+{
+    if (evpt_log_wants(log, level))
+        push_line(log, make_line(log, level, service, message, size));
+}
+
+void evpt_logf(struct evpt_log *log, enum evpt_log_level level, const char *service,
+               const char *format, ...)
+{
+    if (!evpt_log_wants(log, level))
+        return;
+    char small[512], *text = small;
+    va_list args, again;
+    va_start(args, format);
+    va_copy(again, args);
+    int size = vsnprintf(small, sizeof(small), format, args);
+    if (size >= (int)sizeof(small) && (text = evpt_sys_alloc((size_t)size + 1)) != NULL)
+        vsnprintf(text, (size_t)size + 1, format, again);
+    va_end(again);
+    va_end(args);
+    if (size >= 0 && text)
+        evpt_log_write(log, level, service, text, (size_t)size);
+    else
+        atomic_fetch_add_explicit(&log->dropped, 1, memory_order_relaxed);
+    if (text != small)
+        evpt_sys_free(text);
+}
+
+/* ---- the log thread ---- */
+
+static int open_file(struct evpt_log *log)
+{
+    return log->path ? evpt_sys_file_append_open(log->path) : 2;
+}
+
+static void close_file(struct evpt_log *log)
+{
+    if (log->path)
+        evpt_sys_close(log->fd);
+}
+
+/* Rotation: the new file is opened before the old one is let go, so a path that cannot be opened
+ * loses nothing. */
+static void reopen_file(struct evpt_log *log)
+{
+    int fd = open_file(log);
+    if (fd < 0)
+        return;
+    close_file(log);
+    log->fd = fd;
+}
+
+static void write_text(struct evpt_log *log, const char *text, size_t size)
+{
+    if (evpt_sys_file_write_all(log->fd, text, size) == 0)
+        atomic_fetch_add_explicit(&log->lines, 1, memory_order_relaxed);
+    else
+        atomic_fetch_add_explicit(&log->dropped, 1, memory_order_relaxed);
+}
+
+static void write_queued(struct evpt_log *log, uint64_t *told_dropped)
+{
+    struct evpt_mpsc_node *node;
+    while ((node = evpt_mpsc_take(&log->queue)) != NULL) {
+        if (atomic_exchange_explicit(&log->reopen, false, memory_order_relaxed))
+            reopen_file(log);
+        while (node) {
+            struct line *line = EVPT_CONTAINER_OF(node, struct line, node);
+            node = node->next;
+            write_text(log, line->text, line->size);
+            atomic_fetch_sub_explicit(&log->queued, line->size, memory_order_relaxed);
+            evpt_sys_free(line);
+        }
+    }
+    uint64_t dropped = atomic_load_explicit(&log->dropped, memory_order_relaxed);
+    if (dropped == *told_dropped)
+        return;
+    char text[64];
+    int size = snprintf(text, sizeof(text), "%llu log lines were dropped",
+                        (unsigned long long)(dropped - *told_dropped));
+    *told_dropped = dropped;
+    struct line *line = make_line(log, EVPT_LOG_WARN, "log", text, (size_t)size);
+    if (line && evpt_sys_file_write_all(log->fd, line->text, line->size) == 0)
+        atomic_fetch_add_explicit(&log->lines, 1, memory_order_relaxed);
+    evpt_sys_free(line);
+}
+
+static void log_main(void *user)
+{
+    struct evpt_log *log = user;
+    uint64_t told_dropped = 0;
+    while (!atomic_load_explicit(&log->stopping, memory_order_acquire)) {
+        write_queued(log, &told_dropped);
+        if (atomic_exchange_explicit(&log->reopen, false, memory_order_relaxed))
+            reopen_file(log);
+        if (evpt_mpsc_park(&log->queue))
+            evpt_sys_eventfd_wait(log->wake_fd, EVPT_FOREVER);
+    }
+    write_queued(log, &told_dropped);
+}
+
+int evpt_log_init(struct evpt_log *log, const char *node, const char *path, bool json,
+                  enum evpt_log_level level)
+{
+    memset(log, 0, sizeof(*log));
+    log->fd = log->wake_fd = -1;
+    evpt_mpsc_init(&log->queue, false);
+    atomic_init(&log->level, (int)level);
+    log->json = json;
+    snprintf(log->node, sizeof(log->node), "%s", node);
+    if (path) {
+        log->path = evpt_sys_alloc(strlen(path) + 1);
+        if (!log->path)
+            return -ENOMEM;
+        strcpy(log->path, path);
+    }
+    log->wake_fd = evpt_sys_eventfd();
+    if (log->wake_fd < 0)
+        return log->wake_fd;
+    log->fd = open_file(log);
+    return log->fd < 0 ? log->fd : 0;
+}
+
+int evpt_log_start(struct evpt_log *log)
+{
+    return evpt_thread_start(&log->thread, "log", log_main, log);
+}
+
+void evpt_log_reopen(struct evpt_log *log)
+{
+    atomic_store_explicit(&log->reopen, true, memory_order_relaxed);
+    evpt_sys_eventfd_signal(log->wake_fd);
+}
+
+void evpt_log_fini(struct evpt_log *log)
+{
+    if (!log || !log->node[0])
+        return;
+    atomic_store_explicit(&log->stopping, true, memory_order_release);
+    if (log->wake_fd >= 0)
+        evpt_sys_eventfd_signal(log->wake_fd);
+    evpt_thread_join(&log->thread);
+    uint64_t told = atomic_load_explicit(&log->dropped, memory_order_relaxed);
+    if (log->fd >= 0)
+        write_queued(log, &told); /* what was logged after the thread had ended */
+    close_file(log);
+    evpt_sys_close(log->wake_fd);
+    evpt_sys_free(log->path);
+    memset(log, 0, sizeof(*log));
+    log->fd = log->wake_fd = -1;
+}

@@ -1,0 +1,58 @@
+/* The log: any thread writes lines, the log thread puts them into the file.
+ *
+ * A line is formatted by the thread that has something to say and pushed on a queue bounded in
+ * bytes (EVPT_LOG_QUEUE_MAX); what does not fit is dropped, counted, and the count is logged when
+ * there is room again. A slow or full disk so costs lines, never calls.
+ *
+ *     text:  2026-11-22T18:58:11.123Z info game_1 room_1 player 17 joined
+ *     json:  {"time":"...","level":"info","node":"game_1","service":"room_1","message":"..."}
+ */
+#ifndef EVPT_SERVICES_LOG_H
+#define EVPT_SERVICES_LOG_H
+
+#include "reactor/mpsc.h"
+#include "reactor/thread.h"
+#include "services/config.h"
+#include <stdarg.h>
+
+#define EVPT_LOG_QUEUE_MAX (8 << 20) /* bytes of lines that wait */
+#define EVPT_LOG_MESSAGE_MAX 65536   /* bytes of one message; longer ones are cut and say so */
+
+struct evpt_log {
+    _Atomic int level; /* enum evpt_log_level; may be changed at any time */
+    /* private */
+    struct evpt_mpsc queue;
+    struct evpt_thread thread;
+    int wake_fd, fd;
+    char node[65];
+    char *path; /* NULL: stderr */
+    bool json;
+    _Atomic size_t queued;    /* bytes */
+    _Atomic uint64_t dropped; /* lines */
+    _Atomic uint64_t lines;
+    _Atomic bool reopen, stopping;
+};
+
+/* Opens the file (NULL: stderr). 0 or -errno. */
+int evpt_log_init(struct evpt_log *log, const char *node, const char *path, bool json,
+                  enum evpt_log_level level);
+int evpt_log_start(struct evpt_log *log);
+/* Writes what is queued, ends the thread, closes the file. NULL and zeroed are fine. */
+void evpt_log_fini(struct evpt_log *log);
+/* Opens the file anew before the next line (rotation). Any thread. */
+void evpt_log_reopen(struct evpt_log *log);
+
+static inline bool evpt_log_wants(struct evpt_log *log, enum evpt_log_level level)
+{
+    return (int)level >= atomic_load_explicit(&log->level, memory_order_relaxed);
+}
+/* Any thread. `service` may be NULL. The message may have several lines and any bytes: control
+ * characters but tab and newline are shown as \xNN. */
+void evpt_log_write(struct evpt_log *log, enum evpt_log_level level, const char *service,
+                    const char *message, size_t size);
+void evpt_logf(struct evpt_log *log, enum evpt_log_level level, const char *service,
+               const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+const char *evpt_log_level_name(enum evpt_log_level level);
+
+#endif

@@ -1,0 +1,783 @@
+#include "services/scheduler.h"
+
+#include "reactor/error.h"
+#include "services/request.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+/* What a START message carries. */
+struct start {
+    const struct evpt_service_ops *ops;
+    void *user;
+};
+
+/* ---- the holder of the loop ----
+ *
+ * One word: who holds it, a sequence number, and whether it is inside a service. Only the holder
+ * changes it while it polls; while it runs a service the watcher may change it too, to itself, and
+ * the holder notices by failing to change it back. */
+
+static uint64_t holder_word(unsigned index, uint64_t sequence, bool running)
+{
+    return (uint64_t)index << 32 | (sequence & 0x7fffffff) << 1 | running;
+}
+
+static unsigned holder_index(uint64_t word)
+{
+    return (unsigned)(word >> 32);
+}
+
+static bool holds_loop(struct evpt_worker *worker)
+{
+    /* relaxed: a worker that holds the loop wrote the word itself; another sees some other index */
+    return holder_index(atomic_load_explicit(&worker->scheduler->holder, memory_order_relaxed)) ==
+           worker->index;
+}
+
+struct evpt_worker *evpt_scheduler_loop_worker(struct evpt_scheduler *scheduler)
+{
+    return &scheduler->workers[holder_index(
+        atomic_load_explicit(&scheduler->holder, memory_order_relaxed))];
+}
+
+/* ---- run queues ---- */
+
+static void queue_push(struct evpt_worker *worker, struct evpt_service *service)
+{
+    pthread_mutex_lock(&worker->lock);
+    evpt_list_push_back(&worker->queue, &service->run_link);
+    atomic_fetch_add_explicit(&worker->queued, 1, memory_order_relaxed);
+    pthread_mutex_unlock(&worker->lock);
+}
+
+static bool is_short(const struct evpt_service *service)
+{
+    return service->cost_ns <= EVPT_SHORT_NS;
+}
+
+enum pop { POP_ANY, POP_SHORT, POP_AGED };
+
+/* The longest waiting service; with POP_SHORT only if it is known to be short, with POP_AGED only
+ * if it is not, or has waited since `since_ns`. */
+static struct evpt_service *queue_pop(struct evpt_worker *worker, enum pop which, uint64_t since_ns)
+{
+    /* relaxed: whoever must not miss an entry looks again after it has said that it rests (rest) */
+    if (atomic_load_explicit(&worker->queued, memory_order_relaxed) == 0)
+        return NULL;
+    struct evpt_service *found = NULL;
+    pthread_mutex_lock(&worker->lock);
+    if (!evpt_list_is_empty(&worker->queue)) {
+        struct evpt_service *front =
+            EVPT_CONTAINER_OF(worker->queue.next, struct evpt_service, run_link);
+        bool aged = !is_short(front) || front->runnable_since_ns <= since_ns;
+        if (which == POP_ANY || (which == POP_SHORT ? is_short(front) : aged)) {
+            found = front;
+            evpt_list_remove(&front->run_link);
+            atomic_fetch_sub_explicit(&worker->queued, 1, memory_order_relaxed);
+        }
+    }
+    pthread_mutex_unlock(&worker->lock);
+    return found;
+}
+
+/* From the own queue anything, from the others what has waited since `since_ns` or is long. */
+static struct evpt_service *steal(struct evpt_worker *worker, uint64_t since_ns)
+{
+    struct evpt_scheduler *scheduler = worker->scheduler;
+    unsigned total = scheduler->worker_count + 1;
+    for (unsigned i = 0; i < total; i++) {
+        struct evpt_worker *victim = &scheduler->workers[(worker->index + i) % total];
+        struct evpt_service *service =
+            queue_pop(victim, victim == worker ? POP_ANY : POP_AGED, since_ns);
+        if (service)
+            return service;
+    }
+    return NULL;
+}
+
+/* ---- waking ---- */
+
+/* Wakes one resting worker, the watcher last. False: none rests. */
+static bool wake_one(struct evpt_scheduler *scheduler)
+{
+    /* seq_cst: pairs with rest(): either we see the bit, or the worker sees what we queued before
+     */
+    uint64_t idle = atomic_load_explicit(&scheduler->idle, memory_order_seq_cst);
+    while (idle) {
+        int watcher = atomic_load_explicit(&scheduler->watcher, memory_order_relaxed);
+        uint64_t others = watcher >= 0 ? idle & ~(UINT64_C(1) << watcher) : idle;
+        uint64_t bit = others ? others & -others : idle & -idle;
+        if (atomic_compare_exchange_weak_explicit(&scheduler->idle, &idle, idle & ~bit,
+                                                  memory_order_seq_cst, memory_order_seq_cst)) {
+            evpt_sys_eventfd_signal(scheduler->workers[__builtin_ctzll(bit)].wake_fd);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whoever runs a service says so here: a watcher that rests is to watch again. */
+static void note_activity(struct evpt_worker *worker)
+{
+    struct evpt_scheduler *scheduler = worker->scheduler;
+    atomic_store_explicit(&worker->runs,
+                          atomic_load_explicit(&worker->runs, memory_order_relaxed) + 1,
+                          memory_order_seq_cst); /* pairs with watch(): runs, then watcher_rests */
+    if (atomic_load_explicit(&scheduler->watcher_rests, memory_order_seq_cst) &&
+        atomic_exchange_explicit(&scheduler->watcher_rests, false, memory_order_seq_cst)) {
+        int watcher = atomic_load_explicit(&scheduler->watcher, memory_order_seq_cst);
+        if (watcher >= 0 && watcher != (int)worker->index)
+            evpt_sys_eventfd_signal(scheduler->workers[watcher].wake_fd);
+    }
+}
+
+static void make_runnable(struct evpt_scheduler *scheduler, struct evpt_worker *self,
+                          struct evpt_service *service)
+{
+    if (self) {
+        service->runnable_since_ns = evpt_sys_now_ns();
+        queue_push(self, service);
+        return;
+    }
+    /* From a thread that runs no services: give it to a worker, and see to it that one is awake.
+     * Whichever that is may take it at once: it counts as waiting since ever. */
+    service->runnable_since_ns = 0;
+    queue_push(&scheduler->workers[scheduler->worker_count ? 1 : 0], service);
+    if (!scheduler->worker_count)
+        evpt_wake_signal(&scheduler->loop_wake);
+    else
+        (void)wake_one(scheduler); /* all awake: they look at every queue before they rest */
+}
+
+/* ---- running one service ---- */
+
+static void arm_timer(struct evpt_timer *timer, void *user)
+{
+    struct evpt_service *service = user;
+    /* acq_rel: pairs with the clearing in take_tick */
+    if (!atomic_exchange_explicit(&service->tick_queued, true, memory_order_acq_rel) &&
+        evpt_mpsc_push(&service->mailbox, &service->tick_node))
+        make_runnable(service->scheduler, evpt_scheduler_loop_worker(service->scheduler), service);
+}
+
+/* The loop's thread: services want their timers set. */
+static void on_arm(void *user, struct evpt_mpsc_node *list)
+{
+    struct evpt_scheduler *scheduler = user;
+    while (list) {
+        struct evpt_service *service = EVPT_CONTAINER_OF(list, struct evpt_service, arm_node);
+        list = list->next;
+        /* cleared before the time is read: a later wish queues the node again. acq_rel: pairs with
+         * the exchange in evpt_service_wake_at */
+        atomic_exchange_explicit(&service->arm_queued, false, memory_order_acq_rel);
+        uint64_t at_ns = atomic_load_explicit(&service->arm_ns, memory_order_acquire);
+        evpt_timer_start(evpt_loop_wheel(scheduler->loop), &service->timer, at_ns, arm_timer,
+                         service);
+    }
+}
+
+void evpt_service_wake_at(struct evpt_service *service, uint64_t at_ns)
+{
+    if (at_ns >= service->armed_ns)
+        return;
+    service->armed_ns = at_ns;
+    atomic_store_explicit(&service->arm_ns, at_ns, memory_order_release);
+    if (!atomic_exchange_explicit(&service->arm_queued, true, memory_order_acq_rel))
+        evpt_pair_write(&service->scheduler->arm_pair, &service->arm_node);
+}
+
+static void take_tick(struct evpt_service *service)
+{
+    atomic_store_explicit(&service->tick_queued, false, memory_order_release);
+    service->armed_ns = EVPT_FOREVER;
+    if (service->ops && service->ops->tick)
+        service->ops->tick(service);
+}
+
+/* Installs a new inhabitant of the slot; an earlier one is gone by then. */
+static void take_start(struct evpt_service *service, struct evpt_message *message)
+{
+    struct start start;
+    memcpy(&start, message->data, sizeof(start));
+    assert(!service->ops);
+    service->ops = start.ops;
+    service->user = start.user;
+    service->cost_ns = EVPT_SHORT_NS * 2; /* not known to be short yet */
+    service->exiting = false;
+    service->armed_ns = EVPT_FOREVER;
+    atomic_store_explicit(&service->messages, 0, memory_order_relaxed);
+    atomic_store_explicit(&service->run_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&service->refused, 0, memory_order_relaxed);
+}
+
+/* The next entry of the mailbox, or NULL where this run is over or nothing is there. */
+static struct evpt_mpsc_node *next_node(struct evpt_service *service)
+{
+    if (!service->backlog)
+        service->backlog = evpt_mpsc_take(&service->mailbox);
+    struct evpt_mpsc_node *node = service->backlog;
+    if (node)
+        service->backlog = node->next;
+    return node;
+}
+
+static bool is_ending(struct evpt_service *service)
+{
+    return service->ops && (service->exiting ||
+                            atomic_load_explicit(&service->kill_requested, memory_order_relaxed) ==
+                                atomic_load_explicit(&service->handle, memory_order_relaxed));
+}
+
+static bool run_is_over(struct evpt_service *service)
+{
+    if (is_ending(service))
+        return true;
+    if (service->run_messages >= EVPT_RUN_MESSAGES)
+        return true;
+    /* The clock is read for each message of a service that is slow, for one in 16 of one that is
+     * not: 25 ns each. */
+    if (service->run_messages && (!is_short(service) || service->run_messages % 16 == 0)) {
+        service->run_now_ns = evpt_sys_now_ns();
+        return service->run_now_ns - service->run_began_ns >= EVPT_RUN_NS;
+    }
+    return false;
+}
+
+struct evpt_message *evpt_service_next(struct evpt_service *service)
+{
+    while (!run_is_over(service)) {
+        struct evpt_mpsc_node *node = next_node(service);
+        if (!node)
+            return NULL;
+        service->run_messages++;
+        if (node == &service->tick_node) {
+            take_tick(service);
+            continue;
+        }
+        struct evpt_message *message = evpt_message_from_node(node);
+        if (message->kind <= EVPT_MESSAGE_SEND)
+            atomic_fetch_sub_explicit(&service->waiting, 1, memory_order_relaxed);
+        if (message->target != atomic_load_explicit(&service->handle, memory_order_relaxed)) {
+            evpt_bounce(service->scheduler, service->worker, message, EVPT_CODE_UNKNOWN_SERVICE,
+                        "the service has gone");
+            continue;
+        }
+        if (message->kind == EVPT_MESSAGE_SYSTEM && message->code < EVPT_SYSTEM_USER) {
+            evpt_message_free(message); /* KILL: it has made the service runnable, that was all */
+            continue;
+        }
+        return message;
+    }
+    return NULL;
+}
+
+/* The inhabitant goes: its state, its handle and names, then everything that is still addressed to
+ * it. */
+static void end_service(struct evpt_service *service)
+{
+    struct evpt_scheduler *scheduler = service->scheduler;
+    service->ops->stop(service);
+    service->ops = NULL;
+    service->user = NULL;
+    service->exiting = false;
+    /* Who claims the slot from now on sends its START into this very mailbox, where it waits for
+     * its turn. */
+    evpt_registry_release(&scheduler->registry, service);
+}
+
+/* What is in the mailbox while nobody lives in the slot: bounced, until a START comes. */
+static void run_empty(struct evpt_service *service)
+{
+    uint32_t handle = atomic_load_explicit(&service->handle, memory_order_acquire);
+    struct evpt_mpsc_node *node;
+    while (!service->ops && (node = next_node(service)) != NULL) {
+        if (node == &service->tick_node) {
+            take_tick(service);
+            continue;
+        }
+        struct evpt_message *message = evpt_message_from_node(node);
+        if (message->kind <= EVPT_MESSAGE_SEND)
+            atomic_fetch_sub_explicit(&service->waiting, 1, memory_order_relaxed);
+        if (message->kind == EVPT_MESSAGE_SYSTEM && message->code == EVPT_SYSTEM_START &&
+            message->target == handle) {
+            take_start(service, message);
+            evpt_message_free(message);
+        } else {
+            evpt_bounce(service->scheduler, service->worker, message, EVPT_CODE_UNKNOWN_SERVICE,
+                        "the service has gone");
+        }
+    }
+}
+
+static void measure(struct evpt_service *service, uint64_t end_ns)
+{
+    if (!service->run_messages)
+        return;
+    uint64_t spent = end_ns - service->run_began_ns;
+    uint64_t each = spent / service->run_messages;
+    /* Clamped, so that one run in which the system took the processor away does not make a short
+     * service a long one, and two really long ones do. */
+    if (each > 8 * EVPT_SHORT_NS)
+        each = 8 * EVPT_SHORT_NS;
+    service->cost_ns += each / 8 - service->cost_ns / 8;
+    atomic_store_explicit(&service->messages,
+                          atomic_load_explicit(&service->messages, memory_order_relaxed) +
+                              service->run_messages,
+                          memory_order_relaxed);
+    atomic_store_explicit(&service->run_ns,
+                          atomic_load_explicit(&service->run_ns, memory_order_relaxed) + spent,
+                          memory_order_relaxed);
+}
+
+static void run_service(struct evpt_worker *worker, struct evpt_service *service)
+{
+    note_activity(worker);
+    service->worker = worker;
+    service->scheduler = worker->scheduler;
+    service->run_messages = 0;
+    service->run_began_ns = service->run_now_ns = worker->now_ns = evpt_sys_now_ns();
+    run_empty(service);
+    if (service->ops && !run_is_over(service))
+        service->ops->run(service);
+    worker->now_ns = evpt_sys_now_ns();
+    measure(service, worker->now_ns);
+    if (is_ending(service))
+        end_service(service);
+    service->worker = NULL;
+    if (service->backlog || !evpt_mpsc_park(&service->mailbox)) {
+        service->runnable_since_ns = worker->now_ns;
+        queue_push(worker, service);
+    }
+}
+
+/* ---- one worker ---- */
+
+/* May the holder of the loop run services? Only while someone could take the loop over. */
+static bool may_lend(struct evpt_scheduler *scheduler)
+{
+    /* seq_cst: pairs with rest(): the worker says that it watches, then looks at the queues */
+    return scheduler->worker_count == 0 ||
+           atomic_load_explicit(&scheduler->watcher, memory_order_seq_cst) >= 0;
+}
+
+/* Is there something at the front that another worker should rather take? */
+static void offer(struct evpt_worker *worker)
+{
+    if (worker->scheduler->worker_count == 0 ||
+        atomic_load_explicit(&worker->queued, memory_order_relaxed) == 0)
+        return;
+    pthread_mutex_lock(&worker->lock);
+    bool worth = false;
+    if (!evpt_list_is_empty(&worker->queue)) {
+        struct evpt_service *front =
+            EVPT_CONTAINER_OF(worker->queue.next, struct evpt_service, run_link);
+        worth = !is_short(front) || worker->now_ns > front->runnable_since_ns + EVPT_OFFER_NS;
+    }
+    pthread_mutex_unlock(&worker->lock);
+    if (worth)
+        (void)wake_one(worker->scheduler); /* all awake: one of them takes it before it rests */
+}
+
+/* The holder's share: short services, for a while. Returns whether any is left that it may run. */
+static bool lend(struct evpt_worker *worker)
+{
+    struct evpt_scheduler *scheduler = worker->scheduler;
+    bool alone = scheduler->worker_count == 0;
+    uint64_t began_ns = 0;
+    for (;;) {
+        if (!may_lend(scheduler)) {
+            offer(worker);
+            return false;
+        }
+        struct evpt_service *service = queue_pop(worker, alone ? POP_ANY : POP_SHORT, 0);
+        if (!service) {
+            worker->now_ns = evpt_loop_now(scheduler->loop);
+            offer(worker); /* what is left is long */
+            return false;
+        }
+        uint64_t word = atomic_load_explicit(&scheduler->holder, memory_order_relaxed);
+        uint64_t running = word | 1;
+        atomic_store_explicit(&scheduler->holder, running, memory_order_seq_cst);
+        run_service(worker, service);
+        /* release: who takes the loop over later sees all that was done with it */
+        if (!atomic_compare_exchange_strong_explicit(
+                &scheduler->holder, &running, holder_word(worker->index, (word >> 1) + 1, false),
+                memory_order_acq_rel, memory_order_relaxed))
+            return true; /* the loop was taken over: on as a plain worker */
+        if (!began_ns)
+            began_ns = worker->now_ns;
+        else if (worker->now_ns - began_ns > EVPT_LEND_NS)
+            return true;
+        offer(worker);
+    }
+}
+
+static bool poll_loop(struct evpt_worker *worker, bool may_wait)
+{
+    struct evpt_scheduler *scheduler = worker->scheduler;
+    bool more = lend(worker);
+    if (!holds_loop(worker))
+        return true;
+    bool stopping = atomic_load_explicit(&scheduler->stopping, memory_order_acquire);
+    int worked = evpt_loop_turn(scheduler->loop, more || stopping || !may_wait ? 0 : EVPT_FOREVER);
+    return more || worked > 0;
+}
+
+static uint64_t sum_runs(struct evpt_scheduler *scheduler)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i <= scheduler->worker_count; i++)
+        sum += atomic_load_explicit(&scheduler->workers[i].runs, memory_order_seq_cst);
+    return sum;
+}
+
+static bool is_idle(struct evpt_worker *worker)
+{
+    return atomic_load_explicit(&worker->scheduler->idle, memory_order_seq_cst) >> worker->index &
+           1;
+}
+
+/* Takes the loop from a holder that has been inside the same service since the last tick. */
+static bool take_over(struct evpt_worker *worker, uint64_t *last_seen)
+{
+    struct evpt_scheduler *scheduler = worker->scheduler;
+    uint64_t word = atomic_load_explicit(&scheduler->holder, memory_order_acquire);
+    bool stuck = (word & 1) && word == *last_seen;
+    *last_seen = word;
+    if (!stuck || !atomic_compare_exchange_strong_explicit(
+                      &scheduler->holder, &word, holder_word(worker->index, (word >> 1) + 1, false),
+                      memory_order_acq_rel, memory_order_relaxed))
+        return false;
+    evpt_loop_adopt(scheduler->loop);
+    atomic_fetch_add_explicit(&scheduler->takeovers, 1, memory_order_relaxed);
+    return true;
+}
+
+/* The watcher's rest: ticks while there is activity. Returns with a service to run, or NULL: woken,
+ * or it has taken the loop. */
+static struct evpt_service *watch(struct evpt_worker *worker)
+{
+    struct evpt_scheduler *scheduler = worker->scheduler;
+    uint64_t last_holder = 0, last_runs = sum_runs(scheduler);
+    unsigned quiet = 0;
+    while (is_idle(worker) && !atomic_load_explicit(&scheduler->stopping, memory_order_acquire)) {
+        uint64_t now_ns = evpt_sys_now_ns();
+        uint64_t until_ns = now_ns + EVPT_WATCH_NS;
+        if (quiet >= EVPT_WATCH_QUIET) {
+            /* seq_cst: say that we rest, then look once more; note_activity counts its run, then
+             * asks */
+            atomic_store_explicit(&scheduler->watcher_rests, true, memory_order_seq_cst);
+            if (sum_runs(scheduler) == last_runs)
+                until_ns = EVPT_FOREVER;
+            quiet = 0;
+        }
+        evpt_sys_eventfd_wait(worker->wake_fd, until_ns);
+        atomic_store_explicit(&scheduler->watcher_rests, false, memory_order_seq_cst);
+        if (!is_idle(worker) || take_over(worker, &last_holder))
+            return NULL;
+        struct evpt_service *service = steal(worker, evpt_sys_now_ns() - EVPT_WATCH_NS);
+        if (service)
+            return service;
+        uint64_t runs = sum_runs(scheduler);
+        bool running = atomic_load_explicit(&scheduler->holder, memory_order_relaxed) & 1;
+        quiet = runs == last_runs && !running ? quiet + 1 : 0;
+        last_runs = runs;
+    }
+    return NULL;
+}
+
+/* Nothing to do: rests until woken. Returns a service that was found on the way. */
+static struct evpt_service *rest(struct evpt_worker *worker)
+{
+    struct evpt_scheduler *scheduler = worker->scheduler;
+    uint64_t bit = UINT64_C(1) << worker->index;
+    int nobody = -1;
+    /* seq_cst: first say that we rest, then look; wake_one and may_lend do it the other way round
+     */
+    atomic_fetch_or_explicit(&scheduler->idle, bit, memory_order_seq_cst);
+    bool watches =
+        atomic_compare_exchange_strong_explicit(&scheduler->watcher, &nobody, (int)worker->index,
+                                                memory_order_seq_cst, memory_order_seq_cst);
+    /* Without a watcher the holder has left its queue to us, however young; else only what has
+     * waited. */
+    struct evpt_service *service =
+        steal(worker, watches ? EVPT_FOREVER : evpt_sys_now_ns() - EVPT_OFFER_NS);
+    if (!service && watches)
+        service = watch(worker);
+    while (!service && !watches && is_idle(worker) &&
+           !atomic_load_explicit(&scheduler->stopping, memory_order_acquire))
+        evpt_sys_eventfd_wait(worker->wake_fd, EVPT_FOREVER);
+    atomic_fetch_and_explicit(&scheduler->idle, ~bit, memory_order_seq_cst);
+    if (watches)
+        atomic_store_explicit(&scheduler->watcher, -1, memory_order_seq_cst);
+    return service;
+}
+
+static bool work_round(struct evpt_worker *worker, bool may_wait)
+{
+    if (holds_loop(worker))
+        return poll_loop(worker, may_wait);
+    struct evpt_service *service = queue_pop(worker, POP_ANY, 0);
+    if (!service)
+        service = steal(worker, may_wait ? evpt_sys_now_ns() - EVPT_OFFER_NS : EVPT_FOREVER);
+    if (!service && may_wait)
+        service = rest(worker);
+    if (!service)
+        return false;
+    run_service(worker, service);
+    offer(worker);
+    return true;
+}
+
+static void worker_main(void *user)
+{
+    struct evpt_worker *worker = user;
+    if (holds_loop(worker))
+        evpt_loop_adopt(worker->scheduler->loop);
+    while (!atomic_load_explicit(&worker->scheduler->stopping, memory_order_acquire))
+        (void)work_round(worker, true);
+    /* release: pairs with join_until */
+    atomic_fetch_add_explicit(&worker->scheduler->ended, 1, memory_order_release);
+    evpt_sys_eventfd_signal(worker->scheduler->ended_fd);
+}
+
+bool evpt_scheduler_step(struct evpt_worker *worker)
+{
+    return work_round(worker, false);
+}
+
+/* ---- services ---- */
+
+uint32_t evpt_scheduler_spawn(struct evpt_scheduler *scheduler, struct evpt_worker *self,
+                              const struct evpt_service_ops *ops, void *user)
+{
+    struct start start = {.ops = ops, .user = user};
+    struct evpt_message *message = evpt_message_new(sizeof(start));
+    struct evpt_service *service = message ? evpt_registry_claim(&scheduler->registry) : NULL;
+    if (!service) {
+        evpt_message_free(message);
+        return 0;
+    }
+    uint32_t handle = evpt_service_handle(service);
+    memcpy(message->data, &start, sizeof(start));
+    message->size = sizeof(start);
+    message->kind = EVPT_MESSAGE_SYSTEM;
+    message->code = EVPT_SYSTEM_START;
+    message->target = handle;
+    if (evpt_mpsc_push(&service->mailbox, &message->node))
+        make_runnable(scheduler, self, service);
+    return handle;
+}
+
+uint32_t evpt_scheduler_pin(struct evpt_scheduler *scheduler, struct evpt_pair *pair, void *user)
+{
+    struct evpt_service *service = evpt_registry_claim(&scheduler->registry);
+    if (!service)
+        return 0;
+    service->scheduler = scheduler;
+    service->pair = pair;
+    service->user = user;
+    return evpt_service_handle(service);
+}
+
+bool evpt_scheduler_kill(struct evpt_scheduler *scheduler, struct evpt_worker *self,
+                         uint32_t handle)
+{
+    struct evpt_service *service = evpt_registry_find(&scheduler->registry, handle);
+    struct evpt_message *message = service && !service->pair ? evpt_message_new(0) : NULL;
+    if (!message)
+        return false;
+    message->kind = EVPT_MESSAGE_SYSTEM;
+    message->code = EVPT_SYSTEM_KILL;
+    message->target = handle;
+    /* the handle, not a flag: should the service end meanwhile, its successor in the slot is not
+     * meant */
+    atomic_store_explicit(&service->kill_requested, handle, memory_order_relaxed);
+    if (evpt_mpsc_push(&service->mailbox, &message->node))
+        make_runnable(scheduler, self, service);
+    return true;
+}
+
+int evpt_post(struct evpt_scheduler *scheduler, struct evpt_worker *self,
+              struct evpt_message *message)
+{
+    struct evpt_service *service = evpt_registry_find(&scheduler->registry, message->target);
+    if (!service)
+        return -EVPT_ENOTFOUND;
+    if (service->pair) {
+        evpt_pair_write(service->pair, &message->node);
+        return 0;
+    }
+    if (message->kind <= EVPT_MESSAGE_SEND &&
+        atomic_fetch_add_explicit(&service->waiting, 1, memory_order_relaxed) >=
+            scheduler->mailbox_max) {
+        atomic_fetch_sub_explicit(&service->waiting, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&service->refused, 1, memory_order_relaxed);
+        return -EVPT_ELIMIT;
+    }
+    if (evpt_mpsc_push(&service->mailbox, &message->node))
+        make_runnable(scheduler, self, service);
+    return 0;
+}
+
+void evpt_post_reply(struct evpt_scheduler *scheduler, struct evpt_worker *self, uint32_t source,
+                     uint32_t session, struct evpt_message *reply)
+{
+    if (!reply)
+        return;
+    reply->target = source;
+    reply->session = session;
+    if (evpt_post(scheduler, self, reply) != 0)
+        evpt_message_free(reply); /* the caller has gone: nobody waits for it */
+}
+
+void evpt_bounce(struct evpt_scheduler *scheduler, struct evpt_worker *self,
+                 struct evpt_message *request, int code, const char *text)
+{
+    if (request->kind == EVPT_MESSAGE_CALL)
+        evpt_post_reply(scheduler, self, request->source, request->session,
+                        evpt_reply_error(code, text, strlen(text)));
+    else if (request->kind == EVPT_MESSAGE_SEND)
+        atomic_fetch_add_explicit(&scheduler->bounced, 1, memory_order_relaxed);
+    evpt_message_free(request);
+}
+
+/* ---- life cycle ---- */
+
+int evpt_scheduler_init(struct evpt_scheduler *scheduler, unsigned workers, uint32_t mailbox_max,
+                        struct evpt_loop *loop)
+{
+    assert(workers <= EVPT_WORKERS_MAX);
+    memset(scheduler, 0, sizeof(*scheduler));
+    evpt_registry_init(&scheduler->registry);
+    scheduler->worker_count = workers;
+    scheduler->mailbox_max = mailbox_max;
+    scheduler->loop = loop;
+    scheduler->ended_fd = -1;
+    atomic_init(&scheduler->watcher, -1);
+    scheduler->workers = evpt_sys_zalloc((workers + 1) * sizeof(*scheduler->workers));
+    if (!scheduler->workers)
+        return -ENOMEM;
+    for (unsigned i = 0; i <= workers; i++) {
+        struct evpt_worker *worker = &scheduler->workers[i];
+        worker->scheduler = scheduler;
+        worker->index = i;
+        evpt_list_init(&worker->queue);
+        pthread_mutex_init(&worker->lock, NULL);
+        worker->wake_fd = -1;
+    }
+    for (unsigned i = 0; i <= workers; i++) {
+        scheduler->workers[i].wake_fd = evpt_sys_eventfd();
+        if (scheduler->workers[i].wake_fd < 0)
+            return scheduler->workers[i].wake_fd;
+    }
+    scheduler->ended_fd = evpt_sys_eventfd();
+    if (scheduler->ended_fd < 0)
+        return scheduler->ended_fd;
+    int error = evpt_pair_init(&scheduler->arm_pair, loop, on_arm, scheduler);
+    if (!error)
+        error = evpt_wake_init(&scheduler->loop_wake, loop, NULL, NULL);
+    return error;
+}
+
+int evpt_scheduler_start(struct evpt_scheduler *scheduler)
+{
+    for (unsigned i = 0; i <= scheduler->worker_count; i++) {
+        char name[16];
+        if (i)
+            snprintf(name, sizeof(name), "worker-%u", i % 100);
+        else
+            snprintf(name, sizeof(name), "cluster");
+        int error = evpt_thread_start(&scheduler->workers[i].thread, name, worker_main,
+                                      &scheduler->workers[i]);
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
+void evpt_scheduler_stop(struct evpt_scheduler *scheduler)
+{
+    atomic_store_explicit(&scheduler->stopping, true, memory_order_release);
+    evpt_wake_signal(&scheduler->loop_wake);
+    for (unsigned i = 1; i <= scheduler->worker_count; i++)
+        evpt_sys_eventfd_signal(scheduler->workers[i].wake_fd);
+}
+
+void evpt_scheduler_join(struct evpt_scheduler *scheduler)
+{
+    for (unsigned i = 0; i <= scheduler->worker_count; i++)
+        evpt_thread_join(&scheduler->workers[i].thread);
+    evpt_loop_adopt(scheduler->loop);
+}
+
+bool evpt_scheduler_join_until(struct evpt_scheduler *scheduler, uint64_t deadline_ns)
+{
+    while (atomic_load_explicit(&scheduler->ended, memory_order_acquire) <=
+           scheduler->worker_count) {
+        if (!evpt_sys_eventfd_wait(scheduler->ended_fd, deadline_ns))
+            return false;
+    }
+    evpt_scheduler_join(scheduler);
+    return true;
+}
+
+static void free_nodes(struct evpt_service *service, struct evpt_mpsc_node *node)
+{
+    while (node) {
+        struct evpt_mpsc_node *next = node->next;
+        if (node != &service->tick_node)
+            evpt_message_free(evpt_message_from_node(node));
+        node = next;
+    }
+}
+
+/* A service that no worker has met yet has its ops and user in a START message. */
+static void stop_leftover(struct evpt_service *service, uint32_t handle, void *user)
+{
+    service->scheduler = user;
+    while (!service->ops && !service->pair) {
+        struct evpt_mpsc_node *node = next_node(service);
+        if (!node)
+            break;
+        if (node == &service->tick_node)
+            continue;
+        struct evpt_message *message = evpt_message_from_node(node);
+        if (message->kind == EVPT_MESSAGE_SYSTEM && message->code == EVPT_SYSTEM_START &&
+            message->target == handle)
+            take_start(service, message);
+        evpt_message_free(message);
+    }
+    if (service->ops)
+        service->ops->stop(service);
+    service->ops = NULL;
+}
+
+static void free_leftover(struct evpt_service *service, uint32_t handle, void *user)
+{
+    free_nodes(service, service->backlog);
+    service->backlog = NULL;
+    free_nodes(service, evpt_mpsc_take(&service->mailbox));
+}
+
+void evpt_scheduler_fini(struct evpt_scheduler *scheduler)
+{
+    if (!scheduler->workers)
+        return;
+    /* in two passes: a service that stops may still answer another one */
+    evpt_registry_each(&scheduler->registry, stop_leftover, scheduler);
+    evpt_registry_each(&scheduler->registry, free_leftover, scheduler);
+    evpt_pair_fini(&scheduler->arm_pair);
+    evpt_wake_fini(&scheduler->loop_wake);
+    for (unsigned i = 0; i <= scheduler->worker_count; i++) {
+        evpt_sys_close(scheduler->workers[i].wake_fd);
+        pthread_mutex_destroy(&scheduler->workers[i].lock);
+    }
+    evpt_sys_close(scheduler->ended_fd);
+    evpt_sys_free(scheduler->workers);
+    evpt_registry_fini(&scheduler->registry);
+    memset(scheduler, 0, sizeof(*scheduler));
+}
