@@ -242,7 +242,7 @@ static int request(lua_State *L, int flags, lua_Number timeout_ms)
 static void check_public_method(lua_State *L, int index)
 {
     const char *method = luaL_checkstring(L, index);
-    luaL_argcheck(L, *method != '.', index, "names that begin with a dot are evpt's own");
+    luaL_argcheck(L, *method != '.' || evpt_vm_of(L)->builtin, index, "names that begin with a dot are evpt's own");
 }
 
 static int api_call(lua_State *L)

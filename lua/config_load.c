@@ -57,31 +57,30 @@ static bool to_integer(lua_State *L, int index, int64_t *ret_value)
     return true;
 }
 
-static void read_integer(struct config_load *load, lua_State *L, int index, const struct row *row)
+/* `or_zero`: 0 is good too, whatever the row's minimum is. */
+static void read_number(struct config_load *load, lua_State *L, int index, const struct row *row,
+                        bool or_zero)
 {
     int64_t value;
-    if (to_integer(L, index, &value) && value >= row->min && value <= row->max) {
+    if (to_integer(L, index, &value) &&
+        ((value >= row->min && value <= row->max) || (or_zero && value == 0))) {
         set_integer(load, row, value);
         return;
     }
     char what[96];
-    snprintf(what, sizeof(what), "an integer from %lld to %lld", (long long)row->min,
-             (long long)row->max);
+    snprintf(what, sizeof(what), "%san integer from %lld to %lld", or_zero ? "0 or " : "",
+             (long long)row->min, (long long)row->max);
     evpt_load_expected(&load->load, L, index, row->key, what);
 }
 
-/* A size, or 0 for none. */
+static void read_integer(struct config_load *load, lua_State *L, int index, const struct row *row)
+{
+    read_number(load, L, index, row, false);
+}
+
 static void read_limit(struct config_load *load, lua_State *L, int index, const struct row *row)
 {
-    int64_t value;
-    if (to_integer(L, index, &value) && (value == 0 || (value >= row->min && value <= row->max))) {
-        set_integer(load, row, value);
-        return;
-    }
-    char what[96];
-    snprintf(what, sizeof(what), "0 or an integer from %lld to %lld", (long long)row->min,
-             (long long)row->max);
-    evpt_load_expected(&load->load, L, index, row->key, what);
+    read_number(load, L, index, row, true);
 }
 
 /* The index of the value in a NULL-terminated list of names, or -1. */
@@ -348,8 +347,8 @@ static void set_defaults(struct config_load *load, lua_State *L)
         if (rows[i].read == read_integer || rows[i].read == read_limit)
             set_integer(load, &rows[i], rows[i].fallback);
     }
-    unsigned cpus = evpt_sys_cpu_count();
-    config->workers = cpus < EVPT_WORKERS_MAX ? cpus : EVPT_WORKERS_MAX;
+    int cpus = evpt_sys_cpu_count();
+    config->workers = cpus < EVPT_WORKERS_MAX ? (unsigned)cpus : EVPT_WORKERS_MAX;
     config->log.level = EVPT_LOG_INFO;
     set_paths(load, L, &config->clustername, "clustername.lua", "");
     set_paths(load, L, &config->path, "services/?.lua", ";");
@@ -398,7 +397,7 @@ int evpt_config_load(struct evpt_config *ret_config, const char *file, const cha
         .overrides = overrides,
         .override_count = override_count,
     };
-    int error = evpt_load_run(&load.load, file, NULL, 0, read_all, &load);
+    int error = evpt_load_run(&load.load, file, NULL, 0, "admin", read_all, &load);
     if (error)
         evpt_config_fini(&load.config);
     else

@@ -37,8 +37,8 @@ int evpt_config_load(struct evpt_config *ret_config, const char *file, const cha
                      size_t override_count, const char *node, evpt_problem_fn problem, void *user);
 
 /* The node list from a file, or from text (`text` not NULL; `file` then only names it in problems).
- * `node`: if not NULL, its own line must be there with an address. 0 or -EVPT_EFORMAT after at
- * least one problem. */
+ * `node`: if not NULL, its own line must be there with an address. Port 0, and one address for two
+ * nodes, are problems too. 0 or -EVPT_EFORMAT after at least one problem. */
 int evpt_node_list_load(struct evpt_node_list *ret_list, const char *file, const char *text,
                         size_t text_size, const char *node, evpt_problem_fn problem, void *user);
 

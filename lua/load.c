@@ -176,11 +176,12 @@ char *evpt_load_copy(lua_State *L, const char *text)
 }
 
 int evpt_load_run(struct evpt_load *load, const char *file, const char *text, size_t text_size,
-                  evpt_sandbox_fn read, void *user)
+                  const char *nil_is_false, evpt_sandbox_fn read, void *user)
 {
-    static const struct evpt_sandbox_limits limits = {.memory = EVPT_LOAD_MEMORY,
-                                                      .instructions = EVPT_LOAD_INSTRUCTIONS,
-                                                      .cpu_ns = EVPT_LOAD_CPU_NS};
+    const struct evpt_sandbox_limits limits = {.memory = EVPT_LOAD_MEMORY,
+                                               .instructions = EVPT_LOAD_INSTRUCTIONS,
+                                               .cpu_ns = EVPT_LOAD_CPU_NS,
+                                               .nil_is_false = nil_is_false};
     char *bytes = NULL;
     char error_line[EVPT_SANDBOX_ERROR_SIZE];
     if (file && !text) {

@@ -52,6 +52,6 @@ char *evpt_load_copy(lua_State *L, const char *text);
 /* Reads the file, unless `text` is given or `file` is NULL, runs it, and calls `read`. 0, or
  * -EVPT_EFORMAT if there was a problem, in `read` too. */
 int evpt_load_run(struct evpt_load *load, const char *file, const char *text, size_t text_size,
-                  evpt_sandbox_fn read, void *user);
+                  const char *nil_is_false, evpt_sandbox_fn read, void *user);
 
 #endif

@@ -106,7 +106,7 @@ int evpt_node_list_load(struct evpt_node_list *ret_list, const char *file, const
         .load = {.source = file, .problem = problem, .user = user},
         .node = node,
     };
-    int error = evpt_load_run(&load.load, file, text, text_size, read_all, &load);
+    int error = evpt_load_run(&load.load, file, text, text_size, NULL, read_all, &load);
     if (error)
         evpt_node_list_fini(&load.list);
     else

@@ -70,12 +70,34 @@ static void look_at_limits(lua_State *L, lua_Debug *where)
     lua_error(L);
 }
 
+/* __newindex of the globals: a global that is set for the first time. */
+static int set_global(lua_State *L)
+{
+    const char *name = sandbox_of(L)->limits.nil_is_false;
+    if (lua_isnil(L, 3) && lua_type(L, 2) == LUA_TSTRING && strcmp(lua_tostring(L, 2), name) == 0) {
+        lua_settop(L, 2);
+        lua_pushboolean(L, false);
+    }
+    lua_rawset(L, 1);
+    return 0;
+}
+
+static void watch_globals(lua_State *L)
+{
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, set_global);
+    lua_setfield(L, -2, "__newindex");
+    lua_setmetatable(L, 1);
+}
+
 /* The protected part of a run. */
 static int run(lua_State *L)
 {
     struct sandbox *box = lua_touserdata(L, 1);
     lua_settop(L, 0);
     lua_pushglobaltable(L);
+    if (box->limits.nil_is_false)
+        watch_globals(L);
     if (box->text) {
         if (luaL_loadbufferx(L, box->text, box->size, "=" CHUNK, "t") != LUA_OK)
             return lua_error(L);

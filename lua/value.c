@@ -65,7 +65,7 @@ static void text_add_root(struct text *text, const char *root, int number)
     }
     char digits[16];
     text_add(text, root, (size_t)(hole - root));
-    text_add(text, digits, (size_t)snprintf(digits, sizeof digits, "%d", number));
+    text_add(text, digits, (size_t)snprintf(digits, sizeof(digits), "%d", number));
     text_add(text, hole + 2, strlen(hole + 2));
 }
 
@@ -98,11 +98,11 @@ static void text_add_string_key(struct text *text, const char *bytes, size_t siz
         char escaped[8];
         int length;
         if (c == '"' || c == '\\')
-            length = snprintf(escaped, sizeof escaped, "\\%c", c);
+            length = snprintf(escaped, sizeof(escaped), "\\%c", c);
         else if (c < 0x20 || c == 0x7f) /* as Lua's %q; the text is to stay one line */
-            length = snprintf(escaped, sizeof escaped, "\\%03u", c);
+            length = snprintf(escaped, sizeof(escaped), "\\%03u", c);
         else
-            length = snprintf(escaped, sizeof escaped, "%c", c);
+            length = snprintf(escaped, sizeof(escaped), "%c", c);
         text_add(text, escaped, (size_t)length);
     }
     text_add(text, "\"]", 2);
@@ -120,9 +120,9 @@ static void text_add_key(struct text *text, lua_State *L, int key)
         return;
     case LUA_TNUMBER:
         if (lua_isinteger(L, key))
-            snprintf(number, sizeof number, "[%lld]", (long long)lua_tointeger(L, key));
+            snprintf(number, sizeof(number), "[%lld]", (long long)lua_tointeger(L, key));
         else
-            snprintf(number, sizeof number, "[%.14g]", lua_tonumber(L, key));
+            snprintf(number, sizeof(number), "[%.14g]", lua_tonumber(L, key));
         break;
     case LUA_TBOOLEAN:
         bytes = lua_toboolean(L, key) ? "[true]" : "[false]";
@@ -152,7 +152,7 @@ static bool text_add_place(struct text *text, lua_State *L, const struct level *
 static int refuse(struct encoder *e, const struct level *level, const char *problem)
 {
     static const char dots[] = "...", as_key[] = " as a key";
-    size_t tail = sizeof dots + 2 + strlen(problem) + sizeof as_key;
+    size_t tail = sizeof(dots) + 2 + strlen(problem) + sizeof(as_key);
     assert(tail < EVPT_VALUE_ERROR_SIZE);
     struct text place = {e->error, e->error + EVPT_VALUE_ERROR_SIZE - tail, false};
     text_add_root(&place, e->root, e->number);

@@ -9,6 +9,7 @@
 enum {
     HIGH_WATER = 256 * 1024,
     LOW_WATER = 64 * 1024,
+    EARLY_FLUSH = 32 * 1024, /* worth a system call of its own, and still in the cache */
     VEC_MAX = 64 /* segments for one writev: 1 KiB of stack, far more than a small queue has */
 };
 
@@ -194,7 +195,9 @@ static void on_work(struct evpt_deferred *deferred, void *user);
 
 static void defer_work(struct evpt_stream *stream)
 {
-    evpt_loop_defer(stream->loop, &stream->work, on_work, stream);
+    if (!evpt_list_is_linked(
+            &stream->work.link)) /* as a rule it is: one call saved for each write */
+        evpt_loop_defer(stream->loop, &stream->work, on_work, stream);
 }
 
 static void drop_fd(struct evpt_stream *stream)
@@ -380,6 +383,20 @@ static bool hand_over(struct evpt_stream *stream, const uint8_t *bytes, size_t s
     return !error && !stream->paused;
 }
 
+/* What on_data has queued leaves at the end of the turn, with what the rest of the turn adds; but
+ * long answers to many connections would by then have pushed each other out of the cache. */
+static bool flush_early(struct evpt_stream *stream)
+{
+    if (stream->blocked || evpt_stream_queued(stream) < EARLY_FLUSH)
+        return true;
+    int error = write_out(stream);
+    if (error == FINISHED)
+        return false;
+    if (error)
+        shut(stream, error);
+    return stream->state == OPEN;
+}
+
 static void end_of_file(struct evpt_stream *stream)
 {
     if (stream->first && !stream->blocked && write_out(stream) == FINISHED)
@@ -406,7 +423,8 @@ static void read_in(struct evpt_stream *stream)
         if (got <= 0)
             return;
         stream->read_total += (uint64_t)got;
-        if (!hand_over(stream, scratch, kept + (size_t)got) || (size_t)got < room)
+        if (!hand_over(stream, scratch, kept + (size_t)got) || !flush_early(stream) ||
+            (size_t)got < room)
             return;
     }
 }

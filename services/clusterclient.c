@@ -157,6 +157,7 @@ static void free_context(struct evpt_clusterclient *client, struct evpt_context 
 {
     evpt_timer_stop(evpt_loop_wheel(client->loop), &context->timer);
     evpt_message_free(context->message);
+    context->message = NULL;
     if (client->spare_count >= SPARE_MAX) {
         evpt_sys_free(context);
         return;

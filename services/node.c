@@ -130,7 +130,9 @@ static void on_cluster_messages(void *user, struct evpt_mpsc_node *list)
     while (list) {
         struct evpt_message *message = evpt_message_from_node(list);
         list = list->next;
-        if (message->target == node->client.handle)
+        if (node->ended)
+            evpt_message_free(message);
+        else if (message->target == node->client.handle)
             evpt_clusterclient_request(&node->client, message);
         else if (message->target == node->server.handle)
             evpt_clusterserver_reply(&node->server, message);
@@ -147,7 +149,9 @@ static void on_main_messages(void *user, struct evpt_mpsc_node *list)
     while (list) {
         struct evpt_message *message = evpt_message_from_node(list);
         list = list->next;
-        if (message->target == node->admin.handle) {
+        if (node->ended) {
+            evpt_message_free(message);
+        } else if (message->target == node->admin.handle) {
             evpt_clusterserver_reply(&node->admin, message);
         } else {
             node->on_main(node, message, node->user);
@@ -252,11 +256,12 @@ void evpt_node_fini(struct evpt_node *node)
 {
     if (!node || !node->name[0])
         return;
+    node->ended = true;
     evpt_cluster_mgr_fini(&node->admin_mgr);
     evpt_cluster_mgr_fini(&node->mgr);
     evpt_message_free(node->drain_waiter);
     node->drain_waiter = NULL;
-    evpt_scheduler_fini(&node->scheduler); /* services still answer: the pairs take it */
+    evpt_scheduler_fini(&node->scheduler); /* services still answer: the pairs take it, and free it at the end */
     evpt_clusterclient_fini(&node->client);
     evpt_clusterserver_fini(&node->server);
     evpt_clusterserver_fini(&node->admin);

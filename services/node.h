@@ -41,6 +41,7 @@ struct evpt_node {
     void *user;
 
     uint64_t started_ns;
+    bool ended; /* nothing runs any more: what still comes through the pairs is freed */
     struct evpt_message *drain_waiter; /* the call `drain`, until nothing is in progress */
 };
 

@@ -9,6 +9,14 @@
 #include <string.h>
 
 #define SLOT_MASK (EVPT_SLOTS_MAX - 1)
+#define BUCKETS_MIN 64
+
+/* In its bucket's list and in its owner's. */
+struct evpt_name {
+    struct evpt_name *next_in_bucket, *next_of_slot;
+    uint32_t handle, hash, size;
+    char text[];
+};
 
 void evpt_registry_init(struct evpt_registry *registry)
 {
@@ -21,20 +29,114 @@ void evpt_registry_fini(struct evpt_registry *registry)
 {
     for (size_t i = 0; i < EVPT_SLOTS_MAX / EVPT_SLOT_CHUNK; i++)
         evpt_sys_free(atomic_load_explicit(&registry->chunks[i], memory_order_relaxed));
-    for (size_t i = 0; i < registry->name_count; i++)
-        evpt_sys_free(registry->names[i].text);
-    evpt_sys_free(registry->names);
+    for (uint32_t i = 0; i < registry->bucket_count; i++) {
+        for (struct evpt_name *name = registry->buckets[i], *next; name; name = next) {
+            next = name->next_in_bucket;
+            evpt_sys_free(name);
+        }
+    }
+    evpt_sys_free(registry->buckets);
+    evpt_sys_free(registry->slots);
     evpt_sys_free(registry->free_slots);
-    evpt_sys_free(registry->generations);
     pthread_mutex_destroy(&registry->lock);
 }
 
-static struct evpt_service *slot_at(struct evpt_registry *registry, uint32_t slot)
+/* ---- names, under the lock ---- */
+
+static uint32_t hash_of(const char *name, size_t size)
 {
+    uint32_t hash = 2166136261u; /* FNV-1a */
+    for (size_t i = 0; i < size; i++)
+        hash = (hash ^ (uint8_t)name[i]) * 16777619u;
+    return hash;
+}
+
+static struct evpt_name *find_name(const struct evpt_registry *registry, const char *text,
+                                   size_t size)
+{
+    if (registry->name_count == 0)
+        return NULL;
+    uint32_t hash = hash_of(text, size);
+    struct evpt_name *name = registry->buckets[hash & (registry->bucket_count - 1)];
+    while (name && (name->hash != hash || name->size != size || memcmp(name->text, text, size)))
+        name = name->next_in_bucket;
+    return name;
+}
+
+static void put_into_bucket(struct evpt_registry *registry, struct evpt_name *name)
+{
+    struct evpt_name **bucket = &registry->buckets[name->hash & (registry->bucket_count - 1)];
+    name->next_in_bucket = *bucket;
+    *bucket = name;
+}
+
+/* Twice the buckets. */
+static bool grow_buckets(struct evpt_registry *registry)
+{
+    uint32_t old_count = registry->bucket_count;
+    struct evpt_name **old = registry->buckets;
+    uint32_t count = old_count ? old_count * 2 : BUCKETS_MIN;
+    struct evpt_name **buckets = evpt_sys_zalloc(count * sizeof(*buckets));
+    if (!buckets)
+        return false;
+    registry->buckets = buckets;
+    registry->bucket_count = count;
+    for (uint32_t i = 0; i < old_count; i++) {
+        for (struct evpt_name *name = old[i], *next; name; name = next) {
+            next = name->next_in_bucket;
+            put_into_bucket(registry, name);
+        }
+    }
+    evpt_sys_free(old);
+    return true;
+}
+
+static int add_name(struct evpt_registry *registry, const char *text, size_t size, uint32_t handle)
+{
+    if (size > UINT32_MAX)
+        return -ENOMEM;
+    if (registry->name_count == registry->bucket_count && !grow_buckets(registry))
+        return -ENOMEM;
+    struct evpt_name *name = evpt_sys_alloc(sizeof(*name) + size);
+    if (!name)
+        return -ENOMEM;
+    *name =
+        (struct evpt_name){.handle = handle, .hash = hash_of(text, size), .size = (uint32_t)size};
+    memcpy(name->text, text, size);
+    put_into_bucket(registry, name);
+    struct evpt_name **last = &registry->slots[handle & SLOT_MASK].names;
+    while (*last)
+        last = &(*last)->next_of_slot;
+    *last = name;
+    registry->name_count++;
+    return 0;
+}
+
+/* All names of a slot go. */
+static void drop_names(struct evpt_registry *registry, struct evpt_slot *slot)
+{
+    for (struct evpt_name *name = slot->names, *next; name; name = next) {
+        next = name->next_of_slot;
+        struct evpt_name **at = &registry->buckets[name->hash & (registry->bucket_count - 1)];
+        while (*at != name)
+            at = &(*at)->next_in_bucket;
+        *at = name->next_in_bucket;
+        evpt_sys_free(name);
+        registry->name_count--;
+    }
+    slot->names = NULL;
+}
+
+/* ---- slots ---- */
+
+struct evpt_service *evpt_registry_slot(struct evpt_registry *registry, uint32_t number)
+{
+    if (number >= EVPT_SLOTS_MAX)
+        return NULL;
     /* acquire: pairs with the release in add_chunk; the slots of the chunk are then initialised */
     struct evpt_service *chunk =
-        atomic_load_explicit(&registry->chunks[slot / EVPT_SLOT_CHUNK], memory_order_acquire);
-    return chunk ? &chunk[slot % EVPT_SLOT_CHUNK] : NULL;
+        atomic_load_explicit(&registry->chunks[number / EVPT_SLOT_CHUNK], memory_order_acquire);
+    return chunk ? &chunk[number % EVPT_SLOT_CHUNK] : NULL;
 }
 
 /* Under the lock: EVPT_SLOT_CHUNK more slots, all free. */
@@ -49,10 +151,10 @@ static bool add_chunk(struct evpt_registry *registry)
         return false;
     registry->free_slots = ring;
     registry->free_capacity = total;
-    uint16_t *generations = evpt_sys_realloc(registry->generations, total * sizeof(*generations));
-    if (!generations)
+    struct evpt_slot *slots = evpt_sys_realloc(registry->slots, total * sizeof(*slots));
+    if (!slots)
         return false;
-    registry->generations = generations;
+    registry->slots = slots;
     struct evpt_service *chunk = evpt_sys_zalloc(EVPT_SLOT_CHUNK * sizeof(*chunk));
     if (!chunk)
         return false;
@@ -60,7 +162,7 @@ static bool add_chunk(struct evpt_registry *registry)
     for (uint32_t i = 0; i < EVPT_SLOT_CHUNK; i++) {
         evpt_mpsc_init(&chunk[i].mailbox, true);
         chunk[i].armed_ns = EVPT_FOREVER;
-        registry->generations[registry->slot_count + i] = 0;
+        registry->slots[registry->slot_count + i] = (struct evpt_slot){0};
         registry->free_slots[i] = registry->slot_count + i;
     }
     registry->free_count = EVPT_SLOT_CHUNK;
@@ -78,11 +180,11 @@ struct evpt_service *evpt_registry_claim(struct evpt_registry *registry)
         uint32_t slot = registry->free_slots[registry->free_first];
         registry->free_first = (registry->free_first + 1) % registry->free_capacity;
         registry->free_count--;
-        uint32_t generation = (registry->generations[slot] + 1u) % EVPT_GENERATION_MAX;
+        uint32_t generation = (registry->slots[slot].generation + 1u) % EVPT_GENERATION_MAX;
         if (generation == 0)
             generation = 1; /* so that no handle is 0 */
-        registry->generations[slot] = (uint16_t)generation;
-        service = slot_at(registry, slot);
+        registry->slots[slot].generation = (uint16_t)generation;
+        service = evpt_registry_slot(registry, slot);
         atomic_store_explicit(&service->handle, generation << EVPT_SLOT_BITS | slot,
                               memory_order_release);
     }
@@ -95,75 +197,51 @@ void evpt_registry_release(struct evpt_registry *registry, struct evpt_service *
     pthread_mutex_lock(&registry->lock);
     uint32_t handle = atomic_load_explicit(&service->handle, memory_order_relaxed);
     atomic_store_explicit(&service->handle, 0, memory_order_release);
-    for (size_t i = 0; i < registry->name_count;) {
-        if (registry->names[i].handle != handle) {
-            i++;
-            continue;
-        }
-        evpt_sys_free(registry->names[i].text);
-        registry->names[i] = registry->names[--registry->name_count];
+    struct evpt_slot *slot = &registry->slots[handle & SLOT_MASK];
+    if (slot->names) {
+        drop_names(registry, slot);
+        atomic_fetch_add_explicit(&registry->version, 1, memory_order_release);
     }
     uint32_t last = (registry->free_first + registry->free_count) % registry->free_capacity;
     registry->free_slots[last] = handle & SLOT_MASK;
     registry->free_count++;
-    atomic_fetch_add_explicit(&registry->version, 1, memory_order_release);
     pthread_mutex_unlock(&registry->lock);
-}
-
-struct evpt_service *evpt_registry_slot(struct evpt_registry *registry, uint32_t handle)
-{
-    return handle ? slot_at(registry, handle & SLOT_MASK) : NULL;
 }
 
 struct evpt_service *evpt_registry_find(struct evpt_registry *registry, uint32_t handle)
 {
-    struct evpt_service *service = evpt_registry_slot(registry, handle);
-    if (service && atomic_load_explicit(&service->handle, memory_order_acquire) == handle)
+    struct evpt_service *service = evpt_registry_slot(registry, handle & SLOT_MASK);
+    if (handle && service && atomic_load_explicit(&service->handle, memory_order_acquire) == handle)
         return service;
     return NULL;
 }
 
-static struct evpt_name *find_name(struct evpt_registry *registry, const char *name, size_t size)
+void evpt_registry_each(struct evpt_registry *registry, evpt_registry_each_fn fn, void *user)
 {
-    for (size_t i = 0; i < registry->name_count; i++) {
-        struct evpt_name *each = &registry->names[i];
-        if (each->size == size && memcmp(each->text, name, size) == 0)
-            return each;
+    struct evpt_service *service;
+    for (uint32_t slot = 0; (service = evpt_registry_slot(registry, slot)) != NULL; slot++) {
+        uint32_t handle = atomic_load_explicit(&service->handle, memory_order_acquire);
+        if (handle)
+            fn(service, handle, user);
     }
-    return NULL;
 }
 
-static int add_name(struct evpt_registry *registry, const char *name, size_t size, uint32_t handle)
-{
-    if (!evpt_registry_find(registry, handle))
-        return -EVPT_ENOTFOUND;
-    struct evpt_name *old = find_name(registry, name, size);
-    if (old)
-        return old->handle == handle ? 0 : -EVPT_EEXISTS;
-    if (registry->name_count == registry->name_capacity) {
-        size_t capacity = registry->name_capacity ? registry->name_capacity * 2 : 64;
-        void *grown = evpt_sys_realloc(registry->names, capacity * sizeof(*registry->names));
-        if (!grown)
-            return -ENOMEM;
-        registry->names = grown;
-        registry->name_capacity = capacity;
-    }
-    char *text = evpt_sys_alloc(size + 1);
-    if (!text)
-        return -ENOMEM;
-    memcpy(text, name, size);
-    text[size] = 0;
-    registry->names[registry->name_count++] =
-        (struct evpt_name){.text = text, .size = (uint32_t)size, .handle = handle};
-    atomic_fetch_add_explicit(&registry->version, 1, memory_order_release);
-    return 0;
-}
+/* ---- names ---- */
 
 int evpt_registry_name(struct evpt_registry *registry, const char *name, size_t size,
                        uint32_t handle)
 {
     pthread_mutex_lock(&registry->lock);
-    int error = add_name(registry, name, size, handle);
+    int error = 0;
+    const struct evpt_name *old = find_name(registry, name, size);
+    if (!evpt_registry_find(registry, handle)) /* under the lock: it cannot go before it is named */
+        error = -EVPT_ENOTFOUND;
+    else if (old)
+        error = old->handle == handle ? 0 : -EVPT_EEXISTS;
+    else
+        error = add_name(registry, name, size, handle);
+    if (!error && !old)
+        atomic_fetch_add_explicit(&registry->version, 1, memory_order_release);
     pthread_mutex_unlock(&registry->lock);
     return error;
 }
@@ -182,24 +260,11 @@ const char *evpt_registry_name_of(struct evpt_registry *registry, uint32_t handl
 {
     buffer[0] = 0;
     pthread_mutex_lock(&registry->lock);
-    for (size_t i = 0; i < registry->name_count; i++) {
-        if (registry->names[i].handle == handle) {
-            snprintf(buffer, size, "%s", registry->names[i].text);
-            break;
-        }
-    }
+    const struct evpt_name *name = NULL;
+    if (evpt_registry_find(registry, handle))
+        name = registry->slots[handle & SLOT_MASK].names;
+    if (name)
+        snprintf(buffer, size, "%.*s", (int)name->size, name->text);
     pthread_mutex_unlock(&registry->lock);
     return buffer;
-}
-
-void evpt_registry_each(struct evpt_registry *registry, evpt_registry_each_fn fn, void *user)
-{
-    for (uint32_t slot = 0; slot < EVPT_SLOTS_MAX; slot++) {
-        struct evpt_service *service = slot_at(registry, slot);
-        if (!service)
-            break;
-        uint32_t handle = atomic_load_explicit(&service->handle, memory_order_acquire);
-        if (handle)
-            fn(service, handle, user);
-    }
 }

@@ -2,8 +2,9 @@
  *
  * A handle is 14 bits of generation and 18 bits of slot; 0 is no handle. Slots are made in chunks,
  * are reused first in first out, and never move or go while the registry lives, so a look-up by
- * handle takes no lock. Names are under a mutex; `version` changes with every change of names, so
- * whoever keeps answers can tell when they are old. Any thread, unless said otherwise.
+ * handle takes no lock. Names are in a hash table under a mutex; `version` changes with every
+ * change of names, so whoever keeps answers can tell when they are old. Any thread, unless said
+ * otherwise.
  */
 #ifndef EVPT_SERVICES_REGISTRY_H
 #define EVPT_SERVICES_REGISTRY_H
@@ -16,9 +17,12 @@
 #define EVPT_SLOT_CHUNK 256
 #define EVPT_GENERATION_MAX (1u << (32 - EVPT_SLOT_BITS))
 
-struct evpt_name {
-    char *text; /* NULL: empty */
-    uint32_t size, handle;
+struct evpt_name;
+
+/* What the registry keeps of a slot beside the service itself; under the lock. */
+struct evpt_slot {
+    struct evpt_name *names; /* of who lives there, the first one first */
+    uint16_t generation;
 };
 
 struct evpt_registry {
@@ -27,11 +31,11 @@ struct evpt_registry {
     pthread_mutex_t lock;
     _Atomic(struct evpt_service *) chunks[EVPT_SLOTS_MAX / EVPT_SLOT_CHUNK];
     uint32_t slot_count;
+    struct evpt_slot *slots;
     uint32_t *free_slots; /* ring of slot numbers, EVPT_SLOTS_MAX long at most */
     uint32_t free_first, free_count, free_capacity;
-    uint16_t *generations;
-    struct evpt_name *names; /* unsorted: changes are rare and answers are kept by those who ask */
-    size_t name_count, name_capacity;
+    struct evpt_name **buckets; /* of the names' hash table; a power of two, or none yet */
+    uint32_t bucket_count, name_count;
 };
 
 void evpt_registry_init(struct evpt_registry *registry);
@@ -42,8 +46,8 @@ struct evpt_service *evpt_registry_claim(struct evpt_registry *registry);
 /* Gives it back: its handle stops being valid, its names go. By its consumer. */
 void evpt_registry_release(struct evpt_registry *registry, struct evpt_service *service);
 
-/* The slot that a handle points into, whoever lives there now; NULL: no such slot. */
-struct evpt_service *evpt_registry_slot(struct evpt_registry *registry, uint32_t handle);
+/* A slot by its number, whoever lives there now, if anybody; NULL: there are not so many. */
+struct evpt_service *evpt_registry_slot(struct evpt_registry *registry, uint32_t number);
 /* The service with this handle, or NULL. It may go at any time: only what says "any thread" may be
  * touched. */
 struct evpt_service *evpt_registry_find(struct evpt_registry *registry, uint32_t handle);
@@ -60,5 +64,8 @@ const char *evpt_registry_name_of(struct evpt_registry *registry, uint32_t handl
 /* Calls `fn` for each service, in order of slots; services may come and go meanwhile. */
 typedef void (*evpt_registry_each_fn)(struct evpt_service *service, uint32_t handle, void *user);
 void evpt_registry_each(struct evpt_registry *registry, evpt_registry_each_fn fn, void *user);
+/* The same for every slot there is, free ones too (handle 0): for the end, when nothing runs any
+ * more. */
+void evpt_registry_each_slot(struct evpt_registry *registry, evpt_registry_each_fn fn, void *user);
 
 #endif

@@ -140,6 +140,8 @@ static void make_runnable(struct evpt_scheduler *scheduler, struct evpt_worker *
     if (self) {
         service->runnable_since_ns = evpt_sys_now_ns();
         queue_push(self, service);
+        if (holds_loop(self))
+            atomic_store_explicit(&scheduler->fresh, true, memory_order_relaxed);
         return;
     }
     /* From a thread that runs no services: give it to a worker, and see to it that one is awake.
@@ -388,6 +390,8 @@ static bool lend(struct evpt_worker *worker)
     bool alone = scheduler->worker_count == 0;
     uint64_t began_ns = 0;
     for (;;) {
+        /* relaxed: between two turns nobody but this thread, the holder, sets it */
+        atomic_store_explicit(&scheduler->fresh, false, memory_order_relaxed);
         if (!may_lend(scheduler)) {
             offer(worker);
             return false;
@@ -647,6 +651,20 @@ void evpt_bounce(struct evpt_scheduler *scheduler, struct evpt_worker *self,
 
 /* ---- life cycle ---- */
 
+static int before_wait(struct evpt_loop_hook *hook)
+{
+    return 0;
+}
+
+/* The loop is about to block. Messages that its pairs have handed over just now may have made services runnable in the
+ * holder's queue, and nobody else has been woken for them. */
+static bool may_block(struct evpt_loop_hook *hook)
+{
+    struct evpt_scheduler *scheduler =
+        EVPT_CONTAINER_OF(hook, struct evpt_scheduler, rest_hook);
+    return !atomic_load_explicit(&scheduler->fresh, memory_order_relaxed);
+}
+
 int evpt_scheduler_init(struct evpt_scheduler *scheduler, unsigned workers, uint32_t mailbox_max,
                         struct evpt_loop *loop)
 {
@@ -680,6 +698,9 @@ int evpt_scheduler_init(struct evpt_scheduler *scheduler, unsigned workers, uint
     int error = evpt_pair_init(&scheduler->arm_pair, loop, on_arm, scheduler);
     if (!error)
         error = evpt_wake_init(&scheduler->loop_wake, loop, NULL, NULL);
+    scheduler->rest_hook = (struct evpt_loop_hook){.before = before_wait, .rest = may_block};
+    if (!error)
+        evpt_loop_add_hook(loop, &scheduler->rest_hook);
     return error;
 }
 
@@ -758,6 +779,8 @@ static void stop_leftover(struct evpt_service *service, uint32_t handle, void *u
 
 static void free_leftover(struct evpt_service *service, uint32_t handle, void *user)
 {
+    struct evpt_scheduler *scheduler = user;
+    evpt_timer_stop(evpt_loop_wheel(scheduler->loop), &service->timer);
     free_nodes(service, service->backlog);
     service->backlog = NULL;
     free_nodes(service, evpt_mpsc_take(&service->mailbox));
@@ -769,7 +792,8 @@ void evpt_scheduler_fini(struct evpt_scheduler *scheduler)
         return;
     /* in two passes: a service that stops may still answer another one */
     evpt_registry_each(&scheduler->registry, stop_leftover, scheduler);
-    evpt_registry_each(&scheduler->registry, free_leftover, scheduler);
+    evpt_registry_each_slot(&scheduler->registry, free_leftover, scheduler);
+    evpt_loop_remove_hook(&scheduler->rest_hook);
     evpt_pair_fini(&scheduler->arm_pair);
     evpt_wake_fini(&scheduler->loop_wake);
     for (unsigned i = 0; i <= scheduler->worker_count; i++) {

@@ -63,6 +63,8 @@ struct evpt_scheduler {
     struct evpt_loop *loop;
     /* private */
     struct evpt_wake loop_wake;
+    struct evpt_loop_hook rest_hook; /* keeps the loop awake while `fresh` */
+    _Atomic bool fresh; /* services have become runnable there since the holder last looked */
     struct evpt_pair arm_pair; /* services that want a timer set */
     _Atomic uint64_t holder;   /* index << 32 | sequence << 1 | running a service */
     _Atomic uint64_t idle;     /* bit i: worker i rests */

@@ -233,6 +233,12 @@ static void on_start_failed(struct program *program, const struct evpt_message *
     end(program, EXIT_FAILED);
 }
 
+static bool is_method(const struct evpt_message *message, const char *name)
+{
+    return message->method_size == strlen(name) &&
+           memcmp(message->data + message->method_at, name, message->method_size) == 0;
+}
+
 static void on_main(struct evpt_node *node, struct evpt_message *message, void *user)
 {
     struct program *program = user;
@@ -241,13 +247,12 @@ static void on_main(struct evpt_node *node, struct evpt_message *message, void *
             on_start_failed(program, message);
         return;
     }
-    const char *method = (const char *)message->data + message->method_at;
-    if (strncmp(method, "started", message->method_size) == 0)
+    if (is_method(message, "started"))
         on_started(program);
-    else if (strncmp(method, "stopped", message->method_size) == 0)
+    else if (is_method(message, "stopped"))
         end(program, EXIT_OK);
-    else if (strncmp(method, "stop", message->method_size) == 0)
-        begin_stop(program, "stop");
+    else if (is_method(message, "stop"))
+        begin_stop(program, "console: stop");
 }
 
 /* ---- signals ---- */
@@ -372,6 +377,9 @@ static int run(struct program *program, const struct evpt_addr *addr)
     while (program->phase != ENDED)
         evpt_loop_turn(program->node.main.loop, EVPT_FOREVER);
     bool joined = join(program);
+    /* what the console has still to say to whoever asked for the stop */
+    for (int i = 0; i < 2; i++)
+        evpt_loop_turn(program->node.main.loop, 0);
     status = joined ? program->status : EXIT_FAILED;
     remove_files(program);
     if (!joined) {

@@ -40,8 +40,33 @@ function __main__()
     builtin.tell_main("started")
 end
 
+-- In-flight requests finish, new ones are refused. What has not finished after most of the time that a stop may take is given up: the
+-- rest is for the services' own on_stop.
+local function drain()
+    local me, over = coroutine.running(), false
+    local function finish()
+        over = true
+        evpt.wakeup(me)
+    end
+    local limit_ms = builtin.config().stop_timeout_ms * 3 // 4
+    local timer = evpt.timeout(limit_ms, function()
+        evpt.log.warn("requests in progress did not finish within %d ms: they are given up", limit_ms)
+        finish()
+    end)
+    evpt.fork(function()
+        must("drain", request(builtin.control(), "drain"))
+        finish()
+    end)
+    if not over then
+        evpt.wait()
+    end
+    if evpt.cancel(timer) then
+        evpt.log.info("drained: no request is in progress any more")
+    end
+end
+
 local function stop()
-    must("drain", request(builtin.control(), "drain")) -- in-flight requests finish, new ones are refused
+    drain()
     for i = #started, 1, -1 do
         local code, failure = request(started[i].handle, ".stop")
         if code == 7 then

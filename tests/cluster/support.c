@@ -408,3 +408,26 @@ void raw_expect_end(struct raw *raw)
     TURN_UNTIL(raw->world, (raw_pull(raw), raw->eof));
     ck_assert_uint_eq(raw->size, 0);
 }
+
+/* ---- bystanders ---- */
+
+void bystander_open(struct bystander *bystander, struct world *world)
+{
+    raw_open(&bystander->raw, &bystander->end, world, EVPT_SESSION_SERVER);
+    ck_assert(raw_frame(&bystander->raw, EVPT_FRAME_FIRST, 1, "unaff", 5));
+    struct evpt_session_stats stats;
+    TURN_UNTIL(world, (evpt_session_stats(bystander->end.session, &stats), stats.partials_in == 1));
+}
+
+void bystander_fini(struct bystander *bystander)
+{
+    ck_assert(raw_frame(&bystander->raw, EVPT_FRAME_LAST, 1, "ected", 5));
+    TURN_UNTIL(bystander->raw.world, bystander->end.inbox_count == 1);
+    ck_assert_uint_eq(end_last(&bystander->end)->size, 10);
+    ck_assert_mem_eq(end_last(&bystander->end)->data, "unaffected", 10);
+    end_send(&bystander->end, 1, 0, 10);
+    ck_assert_uint_eq(raw_take(&bystander->raw).session, 1);
+    ck_assert_int_eq(bystander->end.closes, 0);
+    end_fini(&bystander->end);
+    raw_fini(&bystander->raw);
+}

@@ -122,4 +122,16 @@ bool raw_has_frame(struct raw *raw);
 /* Turns until the session has ended the connection; asserts that no frame is left unread. */
 void raw_expect_end(struct raw *raw);
 
+/* ---- a bystander: on the same loop, in the middle of a message while others misbehave ---- */
+
+struct bystander {
+    struct end end;
+    struct raw raw;
+};
+
+/* The first half of a message is in. */
+void bystander_open(struct bystander *bystander, struct world *world);
+/* The second half comes, and a reply goes back: it has noticed nothing. */
+void bystander_fini(struct bystander *bystander);
+
 #endif

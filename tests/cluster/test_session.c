@@ -213,6 +213,36 @@ START_TEST(test_session_pings_after_a_heartbeat_of_silence)
 }
 END_TEST
 
+START_TEST(test_session_round_trip_is_taken_from_the_answer_to_its_own_ping_only)
+{
+    struct world world;
+    struct end end;
+    struct raw raw;
+    world_init(&world);
+    open_with_hello(&raw, &end, &world);
+    ck_assert(raw_frame(&raw, EVPT_FRAME_PONG, 0, "\0\0\0\0\0\0\0\0", 8)); /* unasked */
+    turns(&world, 2);
+    clock_skip_ms(5100);
+    struct evpt_frame frame = raw_take(&raw);
+    ck_assert_int_eq(frame.flag, EVPT_FRAME_PING);
+    ck_assert_uint_eq(frame.size, 8);
+    uint8_t other[16] = {0};
+    memcpy(other, frame.data, 8);
+    ck_assert(raw_frame(&raw, EVPT_FRAME_PONG, 0, other, 16));
+    ck_assert(raw_frame(&raw, EVPT_FRAME_PONG, 0, other, 7));
+    other[7] ^= 1;
+    ck_assert(raw_frame(&raw, EVPT_FRAME_PONG, 0, other, 8));
+    turns(&world, 2);
+    ck_assert_uint_eq(evpt_session_round_trip_ns(end.session), 0);
+    other[7] ^= 1;
+    ck_assert(raw_frame(&raw, EVPT_FRAME_PONG, 0, other, 8));
+    TURN_UNTIL(&world, evpt_session_round_trip_ns(end.session) > 0);
+    end_fini(&end);
+    raw_fini(&raw);
+    world_fini(&world);
+}
+END_TEST
+
 START_TEST(test_session_ends_after_three_heartbeats_of_silence)
 {
     struct world world;
@@ -622,6 +652,7 @@ int main(void)
     tcase_add_test(tcase, test_session_ping_is_answered_with_the_same_data);
     tcase_add_test(tcase, test_session_pongs_for_a_peer_that_does_not_read_are_bounded);
     tcase_add_test(tcase, test_session_pings_after_a_heartbeat_of_silence);
+    tcase_add_test(tcase, test_session_round_trip_is_taken_from_the_answer_to_its_own_ping_only);
     tcase_add_test(tcase, test_session_ends_after_three_heartbeats_of_silence);
     tcase_add_test(tcase, test_session_asks_before_it_gives_up_after_a_long_sleep);
     tcase_add_test(tcase, test_session_messages_do_not_touch_the_timer);

@@ -509,6 +509,34 @@ START_TEST(test_session_out_close_with_flush_sends_everything_first)
 }
 END_TEST
 
+START_TEST(test_session_out_close_with_flush_ends_as_soon_as_a_slow_peer_has_read)
+{
+    struct world world;
+    struct end end;
+    struct raw raw;
+    world_init(&world);
+    raw_open(&raw, &end, &world, EVPT_SESSION_SERVER);
+    while (evpt_session_queued(end.session) == 0) { /* until the socket is full */
+        end_send(&end, 1, 0, 1000);
+        turn(&world);
+    }
+    ck_assert_uint_lt(evpt_session_queued(end.session), EVPT_SESSION_LOW_WATER);
+    evpt_session_close(end.session, true, "done");
+    for (int i = 0; i < 5; i++)
+        turn(&world);
+    ck_assert_str_eq(evpt_session_state_name(end.session), "ending");
+    for (int i = 0; i < 20; i++) { /* no time passes that the session would wait for */
+        raw_pull(&raw);
+        turn(&world);
+    }
+    ck_assert_str_eq(evpt_session_state_name(end.session), "shut");
+    ck_assert(raw.eof);
+    end_fini(&end);
+    raw_fini(&raw);
+    world_fini(&world);
+}
+END_TEST
+
 START_TEST(test_session_out_close_with_flush_does_not_wait_for_who_does_not_read)
 {
     struct world world;
@@ -664,6 +692,7 @@ int main(void)
     tcase_add_loop_test(tcase, test_session_out_written_is_told_truly_when_the_connection_is_lost,
                         0, 2);
     tcase_add_test(tcase, test_session_out_close_with_flush_sends_everything_first);
+    tcase_add_test(tcase, test_session_out_close_with_flush_ends_as_soon_as_a_slow_peer_has_read);
     tcase_add_loop_test(
         tcase, test_session_out_close_with_flush_does_not_wait_for_who_does_not_read, 0, 2);
     tcase_add_test(tcase, test_session_out_frees_messages_whenever_it_ends);

@@ -385,6 +385,45 @@ START_TEST(test_tcp_many_sessions_are_found_by_their_ids)
 }
 END_TEST
 
+/* Ids whose slots are the same, or neighbours across the end of the table. */
+START_TEST(test_tcp_ids_that_collide_are_found_after_any_removal)
+{
+    enum { IDS = 8 };
+    static const uint32_t ids[IDS] = {15, 31, 47, 63, 16, 14, 30, 1};
+    struct net net;
+    uint64_t random = test_seed();
+    struct evpt_session *sessions[IDS] = {0};
+    int fds[IDS][2];
+    net_init(&net);
+    for (int step = 0; step < 3000; step++) {
+        int at = (int)(next_random(&random) % IDS);
+        struct evpt_tcp_object *object = &net.client.object;
+        if (!sessions[at] && object->session_count < IDS - 1) { /* more would double the table */
+            object->total_session_id = ids[at] - 1;
+            ck_assert_int_eq(evpt_sys_socketpair(fds[at]), 0);
+            ck_assert_int_eq(evpt_tcp_object_create_session(object, fds[at][0], EVPT_SESSION_CLIENT,
+                                                            &sessions[at]),
+                             0);
+            ck_assert_uint_eq(evpt_session_id(sessions[at]), ids[at]);
+        } else if (sessions[at]) {
+            int closes = net.client_closes;
+            evpt_session_close(sessions[at], false, "test");
+            TURN_UNTIL(&net.world, net.client_closes == closes + 1);
+            evpt_sys_close(fds[at][1]);
+            sessions[at] = NULL;
+        }
+        ck_assert_uint_eq(object->session_capacity, 16);
+        for (int i = 0; i < IDS; i++)
+            ck_assert_ptr_eq(evpt_tcp_object_find(object, ids[i]), sessions[i]);
+    }
+    for (int i = 0; i < IDS; i++) {
+        if (sessions[i])
+            evpt_sys_close(fds[i][1]);
+    }
+    net_fini(&net);
+}
+END_TEST
+
 START_TEST(test_tcp_ids_wrap_around_what_is_still_in_use)
 {
     static int tags[8];
@@ -418,6 +457,7 @@ int main(void)
     tcase_add_test(tcase, test_tcp_sessions_outlive_the_listener);
     tcase_add_test(tcase, test_tcp_connection_without_memory_is_shed_and_the_next_one_served);
     tcase_add_test(tcase, test_tcp_many_sessions_are_found_by_their_ids);
+    tcase_add_test(tcase, test_tcp_ids_that_collide_are_found_after_any_removal);
     tcase_add_test(tcase, test_tcp_ids_wrap_around_what_is_still_in_use);
     return run_tests("tcp", tcase);
 }

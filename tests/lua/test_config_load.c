@@ -259,6 +259,8 @@ static const struct fault faults[] = {
                               "got inf"},
     {"mailbox_max = 2^62", "evpt.lua: mailbox_max: expected an integer from 1 to 16777216, "
                            "got 4.6116860184274e+18"},
+    {"lua_memory_max = 1",
+     "evpt.lua: lua_memory_max: expected 0 or an integer from 1048576 to 1099511627776, got 1"},
     {"clustername = 17", "evpt.lua: clustername: expected a path, got 17"},
     {"clustername = ''", "evpt.lua: clustername: expected a path, got \"\""},
     {"clustername = 'a\\0b'", "evpt.lua: clustername: expected a path, got \"a\\0...\""},

@@ -40,6 +40,7 @@ class Result(unittest.TestResult):
     def addSubTest(self, test, subtest, err):
         if err is not None:
             self.addFailure(test, err)
+            self.problems[-1] = "with %s\n%s" % (subtest._subDescription(), self.problems[-1])
 
     def addSkip(self, test, reason):
         self.reason = reason

@@ -14,7 +14,7 @@ class RemoteTest(LabCase):
         none = function() end,
         many = function() return 1, nil, "three", nil end,
         boom = function(e) error(e, 0) end,
-        hold = function() evpt.wait() end,
+        hold = function() evpt.sleep(200) end,
         where = function() return evpt.node(), evpt.name() end,
     }
     evpt.methods { inner = function() return "inner" end }
@@ -180,7 +180,8 @@ class RemoteTest(LabCase):
                     sum = sum + r done = done + 1
                 end)
                 evpt.fork(function()
-                    sum = sum + cluster.call("battle_1", "target", "echo", i) done = done + 1
+                    local r = cluster.call("battle_1", "target", "echo", i)
+                    sum = sum + r done = done + 1
                 end)
             end
             assert(eventually(function() return done == 200 end))

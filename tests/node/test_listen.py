@@ -90,5 +90,7 @@ class ListenTest(NodeCase):
             return len(os.listdir("/proc/%d/fd" % node.pid))
         before = open_descriptors()
         for _ in range(200):
-            self.assertEqual(node.ask("s", "echo", 1), [1])
+            client = wire.Client(node.address)
+            self.assertEqual(client.ask("s", "echo", 1), [1])
+            client.close()
         wait_until(lambda: open_descriptors() <= before + 1, "closed descriptors")

@@ -40,6 +40,7 @@ class NodeListCase(NodeCase):
         self.address("battle_1")
         self.game = self.node("game_1", GAME, config=LONG)
         self.battle = self.node("battle_1", BATTLE, config=LONG)
+        self.battle.drains = False      # what it holds, it holds for ever
 
     def write(self, **changes):
         """The node list of game_1 with these changes; None: the line goes."""
