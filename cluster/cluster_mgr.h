@@ -12,7 +12,7 @@
 #include "cluster/tcp_client.h"
 #include "cluster/tcp_server.h"
 
-/* The sink: who gets what. `user` is the one given to init. */
+/* The sink: who gets what. `user` is the one given to init. All functions are needed. */
 struct evpt_cluster_sink {
     /* client side: connections that this node opened */
     void (*on_connect)(void *user, void *tag, struct evpt_session *session, int error);

@@ -40,6 +40,15 @@ const char *evpt_session_state_name(const struct evpt_session *session)
 
 /* ---- the end ---- */
 
+/* What on_close will say. */
+static void set_reason(struct evpt_session *session, int error, const char *reason)
+{
+    session->close_error = error;
+    size_t size = strnlen(reason, EVPT_SESSION_REASON_MAX);
+    memcpy(session->close_reason, reason, size);
+    session->close_reason[size] = 0;
+}
+
 /* The timer has nothing else to do from now on. */
 static void start_linger(struct evpt_session *session)
 {
@@ -62,8 +71,7 @@ static void begin_end(struct evpt_session *session, enum evpt_session_state stat
                       const char *reason)
 {
     set_state(session, state);
-    session->close_error = error;
-    session->close_reason = reason;
+    set_reason(session, error, reason);
     evpt_session_partials_free(session);
     if (state == EVPT_SESSION_ENDING)
         await_empty_stream(session);
@@ -92,10 +100,8 @@ void evpt_session_fail(struct evpt_session *session, int error, const char *reas
 {
     if (session->state == EVPT_SESSION_CLOSED)
         return;
-    if (session->state == EVPT_SESSION_OPEN || error) {
-        session->close_error = error;
-        session->close_reason = reason;
-    }
+    if (session->state == EVPT_SESSION_OPEN || error)
+        set_reason(session, error, reason);
     set_state(session, EVPT_SESSION_CLOSED);
     evpt_session_partials_free(session);
     evpt_stream_close(&session->stream, false);
@@ -126,15 +132,12 @@ static void on_stream_close(struct evpt_stream *stream, int error, void *user)
 {
     struct evpt_session *session = user;
     evpt_session_enter(session);
-    const char *reason = session->close_reason;
     if (session->state == EVPT_SESSION_OPEN)
-        reason = evpt_strerror(error);
-    else
-        error = session->close_error;
+        set_reason(session, error, evpt_strerror(error));
     if (session->state != EVPT_SESSION_CLOSED)
         set_state(session, EVPT_SESSION_CLOSED);
     evpt_session_partials_free(session);
-    session->ops->on_close(session, error, reason, session->user);
+    session->ops->on_close(session, session->close_error, session->close_reason, session->user);
     evpt_session_free(session);
     evpt_session_leave(session);
 }
@@ -177,8 +180,7 @@ static bool is_name(const char *bytes, uint32_t size)
     return true;
 }
 
-/* [version, node name, incarnation, message_max, ...]; what may follow belongs to later versions.
- */
+/* [version, node name, incarnation, message_max, ...]; what follows is for later versions. */
 static bool read_hello(struct evpt_session *session, const struct evpt_frame *frame)
 {
     struct evpt_reader reader;

@@ -41,7 +41,8 @@
 #define EVPT_SESSION_PARTIAL_STALL_MS 30000 /* SPEC: a partial message without progress */
 #define EVPT_SESSION_LANES_ACTIVE 256 /* long messages in parts at once; a peer refuses 1025 */
 #define EVPT_SESSION_SILENT_HEARTBEATS 3
-#define EVPT_NODE_NAME_MAX 64 /* bytes; names match [%a_][%w_]* */
+#define EVPT_SESSION_REASON_MAX 119 /* bytes of a reason that on_close tells */
+#define EVPT_NODE_NAME_MAX 64       /* bytes; names match [%a_][%w_]* */
 
 /* The part of the configuration that connections need; shared, must outlive them, may change
  * between turns. */
@@ -100,10 +101,10 @@ void evpt_session_flush(struct evpt_session *session);
 /* GOAWAY to a peer that said HELLO; nothing to a plain one. The connection stays. */
 void evpt_session_goaway(struct evpt_session *session, int code, const char *text);
 /* Closes after what is queued has been written (`flush`; a peer that takes nothing for a second is
- * not waited for) or at once. on_close(error 0) follows from the loop. `reason`: a static text. */
+ * not waited for) or at once. on_close(error 0) follows from the loop. `reason` is copied. */
 void evpt_session_close(struct evpt_session *session, bool flush, const char *reason);
-/* The peer broke the protocol: GOAWAY with the reason (a static text) where it said HELLO, then
- * close with -EVPT_EPROTOCOL. */
+/* The peer broke the protocol: GOAWAY with the reason where it said HELLO, then close with
+ * -EVPT_EPROTOCOL. */
 void evpt_session_refuse(struct evpt_session *session, const char *reason);
 
 /* "open", or a state on the way to "closed" (session_private.h). */

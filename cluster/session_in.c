@@ -237,8 +237,7 @@ static void take_first(struct evpt_session *session, const struct evpt_frame *fr
         evpt_session_fail(session, -ENOMEM, "out of memory for an incoming message");
         return;
     }
-    /* As much again as came, and no more: what a peer can make us allocate is twice what it sends.
-     */
+    /* As much again as came, and no more: a peer makes us allocate twice what it sends. */
     size_t capacity = frame->size * 2 < message_max ? frame->size * 2 : message_max;
     struct evpt_message *message = begin_message(session, frame, capacity);
     if (!message)

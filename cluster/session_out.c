@@ -21,8 +21,8 @@
 #include <errno.h>
 #include <string.h>
 
-/* Chains stay short: a lane that waits holds more than 32 KiB, so send_buffer_max (64 MiB) allows
- * for 2048 of them. */
+/* Chains stay short: a lane begins with more than 32 KiB, so send_buffer_max (64 MiB) allows for
+ * about 2048 of them. */
 #define LANE_BUCKETS 256
 
 struct lane {

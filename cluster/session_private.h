@@ -84,7 +84,7 @@ struct evpt_session {
     uint64_t messages_in, messages_out;
 
     int close_error; /* what on_close will say, once state is not OPEN */
-    const char *close_reason;
+    char close_reason[EVPT_SESSION_REASON_MAX + 1];
     uint64_t peer_incarnation;
     uint32_t peer_message_max; /* UINT32_MAX: not known */
     char peer_name[EVPT_NODE_NAME_MAX + 1];

@@ -14,6 +14,13 @@ static int builtin_control(lua_State *L)
     return 1;
 }
 
+/* main() -> handle of the main thread's pinned service */
+static int builtin_main(lua_State *L)
+{
+    lua_pushinteger(L, evpt_vm_of(L)->node->main_handle);
+    return 1;
+}
+
 /* config() -> {services = {{script=, name=, args = {...}, n = count}, ...}, clustername=, stop_timeout_ms=} */
 static int builtin_config(lua_State *L)
 {
@@ -182,6 +189,7 @@ int evpt_open_builtin(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         {"control", builtin_control},
+        {"main", builtin_main},
         {"config", builtin_config},
         {"tell_main", builtin_tell_main},
         {"load_node_list", builtin_load_node_list},

@@ -398,9 +398,6 @@ int evpt_config_load(struct evpt_config *ret_config, const char *file, const cha
         .override_count = override_count,
     };
     int error = evpt_load_run(&load.load, file, NULL, 0, "admin", read_all, &load);
-    if (error)
-        evpt_config_fini(&load.config);
-    else
-        *ret_config = load.config;
+    *ret_config = load.config;
     return error;
 }

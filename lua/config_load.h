@@ -31,8 +31,8 @@ typedef void (*evpt_problem_fn)(const char *line, void *user);
  * of --set (count of them); VALUE is read as a Lua literal (number, true, false, nil, quoted
  * string, table constructor) where it is one, and as a plain string otherwise; problems in them
  * name "--set". `node`: the node's name for %s in `admin`. `workers` defaults to the number of
- * cores. 0, or -EVPT_EFORMAT after at least one problem (nothing in *ret_config then needs
- * freeing). */
+ * cores. 0, or -EVPT_EFORMAT after at least one problem (*ret_config then holds
+ * what could be read; fini it too). */
 int evpt_config_load(struct evpt_config *ret_config, const char *file, const char *const *overrides,
                      size_t override_count, const char *node, evpt_problem_fn problem, void *user);
 

@@ -202,7 +202,10 @@ static bool begin_task(struct evpt_vm *vm, struct evpt_task *task,
     if (is_life_cycle(message)) {
         task->kind = EVPT_TASK_START;
         found = push_life_cycle(co, message);
-    } else if (has_dispatch(co)) {
+    } else if (has_dispatch(co) && (!(message->flags & EVPT_MESSAGE_REMOTE) || vm->builtin ||
+                                    push_method(vm, co, message, &code))) {
+        /* from another node only what is exported, here too; builtin: the console, from the admin socket */
+        lua_settop(co, 0);
         task->kind = EVPT_TASK_DISPATCH;
         lua_rawgeti(co, LUA_REGISTRYINDEX, EVPT_REF_DISPATCH);
         lua_pushinteger(co, message->source);

@@ -2,6 +2,7 @@
 
 #include "cluster/msgpack.h"
 #include "reactor/error.h"
+#include "services/hash.h"
 #include "services/request.h"
 
 #include <assert.h>
@@ -10,7 +11,7 @@
 #include <string.h>
 
 #define SPARE_MAX 4096 /* contexts kept for reuse: what a busy node has in flight */
-#define TABLE_CAPACITY_MIN 64
+#define TABLE_BITS_MIN 6
 
 struct evpt_context {
     struct evpt_list link; /* in its peer's sent or cached, or in spare */
@@ -82,31 +83,38 @@ void evpt_clusterclient_set_status(struct evpt_clusterclient *client, struct evp
 
 /* ---- contexts ---- */
 
-static uint32_t home(const struct evpt_clusterclient *client, uint32_t session)
+static uint32_t capacity_of(const struct evpt_clusterclient *client)
 {
-    return session & (client->context_capacity - 1);
+    return client->context_bits ? 1u << client->context_bits : 0;
 }
 
-/* Sessions are given out one after the other, so that by their low bits they lie side by side and
- * hardly ever collide. */
+/* Fibonacci hashing. Sessions are given out one after the other; by their low bits, a hundred
+ * thousand calls that wait for long would lie side by side, and each later one that comes round to
+ * them would walk past them all. */
+static uint32_t home(const struct evpt_clusterclient *client, uint32_t session)
+{
+    return session * UINT32_C(2654435769) >> (32 - client->context_bits);
+}
+
 static struct evpt_context **find_cell(struct evpt_clusterclient *client, uint32_t session)
 {
     uint32_t i = home(client, session);
     while (client->session2context[i] && client->session2context[i]->session != session)
-        i = (i + 1) & (client->context_capacity - 1);
+        i = (i + 1) & (capacity_of(client) - 1);
     return &client->session2context[i];
 }
 
+/* Twice the cells. */
 static bool grow_table(struct evpt_clusterclient *client)
 {
-    uint32_t old_capacity = client->context_capacity;
+    uint32_t old_capacity = capacity_of(client);
     struct evpt_context **old = client->session2context;
-    uint32_t capacity = old_capacity ? old_capacity * 2 : TABLE_CAPACITY_MIN;
-    struct evpt_context **table = evpt_sys_zalloc(capacity * sizeof(*table));
+    uint32_t bits = client->context_bits ? client->context_bits + 1 : TABLE_BITS_MIN;
+    struct evpt_context **table = evpt_sys_zalloc(sizeof(*table) << bits);
     if (!table)
         return false;
     client->session2context = table;
-    client->context_capacity = capacity;
+    client->context_bits = bits;
     for (uint32_t i = 0; i < old_capacity; i++) {
         if (old[i])
             *find_cell(client, old[i]->session) = old[i];
@@ -118,7 +126,7 @@ static bool grow_table(struct evpt_clusterclient *client)
 /* Closes the gap behind a removed entry: whoever was pushed past it by a collision moves up. */
 static void remove_cell(struct evpt_clusterclient *client, struct evpt_context **cell)
 {
-    uint32_t mask = client->context_capacity - 1;
+    uint32_t mask = capacity_of(client) - 1;
     uint32_t gap = (uint32_t)(cell - client->session2context);
     for (uint32_t i = (gap + 1) & mask; client->session2context[i]; i = (i + 1) & mask) {
         uint32_t from = home(client, client->session2context[i]->session);
@@ -222,11 +230,15 @@ static void fail(struct evpt_clusterclient *client, struct evpt_context *context
 static void refuse(struct evpt_clusterclient *client, struct evpt_message *message, int code,
                    const char *text)
 {
-    if (message->kind == EVPT_MESSAGE_CALL)
-        answer_error(client, message->source, message->session, code, EVPT_EXECUTED_NO, text);
-    else
+    if (message->kind != EVPT_MESSAGE_CALL) {
         atomic_fetch_add_explicit(&client->lost_sends, 1, memory_order_relaxed);
-    evpt_message_free(message);
+        evpt_message_free(message);
+        return;
+    }
+    uint32_t source = message->source, session = message->session;
+    struct evpt_message *reply = evpt_reply_instead(message, code, text, strlen(text));
+    evpt_reply_set_executed(reply, EVPT_EXECUTED_NO);
+    answer(client, source, session, reply);
 }
 
 void evpt_clusterclient_fail_cached(struct evpt_clusterclient *client, struct evpt_peer *peer,
@@ -281,11 +293,9 @@ static uint32_t assign_session(struct evpt_clusterclient *client)
 static uint64_t lane_of(const struct evpt_message *message)
 {
     const char *service;
-    uint32_t size, hash = 2166136261u; /* FNV-1a */
+    uint32_t size;
     evpt_request_service(message, &service, &size);
-    for (uint32_t i = 0; i < size; i++)
-        hash = (hash ^ (uint8_t)service[i]) * 16777619u;
-    return (uint64_t)message->source << 32 | hash;
+    return (uint64_t)message->source << 32 | evpt_hash(service, size);
 }
 
 static void fail_unsent(struct evpt_clusterclient *client, struct evpt_peer *peer, int error,
@@ -336,7 +346,7 @@ static void transmit(struct evpt_clusterclient *client, struct evpt_peer *peer,
 /* Room for one more entry, at most 3 of 4 cells taken. */
 static bool reserve_cell(struct evpt_clusterclient *client)
 {
-    return (client->context_count + 1) * 4 <= client->context_capacity * 3 || grow_table(client);
+    return (client->context_count + 1) * 4 <= capacity_of(client) * 3 || grow_table(client);
 }
 
 static void send_now(struct evpt_clusterclient *client, struct evpt_peer *peer,
@@ -383,6 +393,12 @@ static void send_cached(struct evpt_clusterclient *client, struct evpt_peer *pee
         if (!context->wants_reply) {
             free_context(client, context);
             transmit(client, peer, message, NULL);
+        } else if (message->deadline_ns <= evpt_loop_now(client->loop)) {
+            /* its timer would say so at the end of this turn, but then it had been sent */
+            free_context(client, context);
+            atomic_fetch_add_explicit(&client->timeouts, 1, memory_order_relaxed);
+            refuse(client, message, EVPT_CODE_TIMEOUT,
+                   "the deadline passed before there was a connection");
         } else if (!reserve_cell(client)) {
             peer->cached_count++;
             evpt_list_push_back(&peer->cached, &context->link);
@@ -426,27 +442,15 @@ static bool start_connect(struct evpt_clusterclient *client, struct evpt_peer *p
 struct evpt_peer *evpt_clusterclient_find_peer(const struct evpt_clusterclient *client,
                                                const char *name, size_t size)
 {
-    if (size > EVPT_NODE_NAME_MAX)
+    if (size > EVPT_NODE_NAME_MAX || client->peer_count == 0)
         return NULL;
-    for (uint32_t i = 0; i < client->peer_count; i++) {
-        struct evpt_peer *peer = client->peers[i];
+    struct evpt_peer *peer;
+    uint32_t mask = client->table_capacity - 1;
+    for (uint32_t i = evpt_hash(name, size) & mask; (peer = client->peer_table[i]) != NULL;
+         i = (i + 1) & mask) {
         if (memcmp(peer->name, name, size) == 0 && peer->name[size] == 0)
-            return peer;
+            break;
     }
-    return NULL;
-}
-
-static struct evpt_peer *peer_of(struct evpt_clusterclient *client,
-                                 const struct evpt_message *message)
-{
-    const char *name = (const char *)message->data + message->size;
-    size_t size = message->code;
-    struct evpt_peer *last = client->last_peer;
-    if (last && memcmp(last->name, name, size) == 0 && last->name[size] == 0)
-        return last;
-    struct evpt_peer *peer = evpt_clusterclient_find_peer(client, name, size);
-    if (peer)
-        client->last_peer = peer;
     return peer;
 }
 
@@ -475,7 +479,12 @@ static const char *over_limit(const struct evpt_clusterclient *client, const str
 
 void evpt_clusterclient_request(struct evpt_clusterclient *client, struct evpt_message *message)
 {
-    struct evpt_peer *peer = peer_of(client, message);
+    if (message->kind > EVPT_MESSAGE_SEND) { /* a service's answer to nothing */
+        evpt_message_free(message);
+        return;
+    }
+    struct evpt_peer *peer = evpt_clusterclient_find_peer(
+        client, (const char *)message->data + message->size, message->code);
     bool is_call = message->kind == EVPT_MESSAGE_CALL;
     atomic_fetch_add_explicit(is_call ? &client->calls : &client->sends, 1, memory_order_relaxed);
     message->code = 0;
@@ -656,7 +665,7 @@ void evpt_clusterclient_check(const struct evpt_clusterclient *client)
         assert(cached_here == 0 || peer->status == EVPT_STATUS_CONNECTING);
         sent += sent_here;
     }
-    for (uint32_t i = 0; i < client->context_capacity; i++)
+    for (uint32_t i = 0; i < capacity_of(client); i++)
         in_table += client->session2context[i] != NULL;
     assert(sent == client->context_count && in_table == client->context_count);
     (void)sent;

@@ -74,14 +74,14 @@ struct evpt_clusterclient {
     _Atomic uint64_t calls, sends, lost_sends, timeouts;
     _Atomic uint32_t version; /* of the directory: changes with every status */
     /* private */
-    pthread_mutex_t lock; /* of peers' name, addr, listed, status, and the array, for
+    pthread_mutex_t lock; /* of peers' name, addr, listed, status, and the two arrays, for
                              evpt_clusterclient_lookup */
     struct evpt_peer **peers;
     uint32_t peer_count, peer_capacity;
-    struct evpt_peer
-        *last_peer; /* the one asked for last: most requests go where the last one went */
-    struct evpt_context **session2context; /* open addressing by session, power of two */
-    uint32_t context_capacity, context_count;
+    struct evpt_peer **peer_table; /* the same by name: open addressing, at most half full */
+    uint32_t table_capacity;       /* a power of two */
+    struct evpt_context **session2context; /* open addressing by session */
+    uint32_t context_bits, context_count;  /* 2^bits cells; 0: none yet */
     struct evpt_list spare; /* contexts for reuse */
     uint32_t spare_count;
     uint32_t next_session;

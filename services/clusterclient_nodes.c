@@ -3,11 +3,14 @@
 #include "services/clusterclient_private.h"
 
 #include "reactor/error.h"
+#include "services/hash.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+
+#define PEER_TABLE_MIN 16
 
 static bool same_addr(const struct evpt_addr *a, const struct evpt_addr *b)
 {
@@ -82,33 +85,61 @@ static struct evpt_peer *new_peer(const char *name)
     return peer;
 }
 
+static void put_into_table(struct evpt_peer **table, uint32_t capacity, struct evpt_peer *peer)
+{
+    uint32_t i = evpt_hash(peer->name, strlen(peer->name)) & (capacity - 1);
+    while (table[i])
+        i = (i + 1) & (capacity - 1);
+    table[i] = peer;
+}
+
+/* Room for so many peers in both arrays. */
+static int reserve_peers(struct evpt_clusterclient *client, uint32_t count)
+{
+    if (count <= client->peer_capacity)
+        return 0;
+    uint32_t table_capacity = PEER_TABLE_MIN;
+    while (table_capacity < count * 2)
+        table_capacity *= 2;
+    struct evpt_peer **peers = evpt_sys_alloc(count * sizeof(struct evpt_peer *));
+    struct evpt_peer **table = evpt_sys_zalloc(table_capacity * sizeof(struct evpt_peer *));
+    if (!peers || !table) {
+        evpt_sys_free(peers);
+        evpt_sys_free(table);
+        return -ENOMEM;
+    }
+    for (uint32_t i = 0; i < client->peer_count; i++) {
+        peers[i] = client->peers[i];
+        put_into_table(table, table_capacity, peers[i]);
+    }
+    pthread_mutex_lock(&client->lock);
+    struct evpt_peer **old_peers = client->peers, **old_table = client->peer_table;
+    client->peers = peers;
+    client->peer_capacity = count;
+    client->peer_table = table;
+    client->table_capacity = table_capacity;
+    pthread_mutex_unlock(&client->lock);
+    evpt_sys_free(old_peers);
+    evpt_sys_free(old_table);
+    return 0;
+}
+
 /* Makes peers, not listed yet, for all names of the list that are new. */
 static int make_peers(struct evpt_clusterclient *client, const struct evpt_node_list *list)
 {
-    uint32_t capacity = client->peer_count + (uint32_t)list->count;
-    if (capacity > client->peer_capacity) {
-        struct evpt_peer **peers = evpt_sys_alloc(capacity * sizeof(*peers));
-        if (!peers)
-            return -ENOMEM;
-        if (client->peer_count)
-            memcpy(peers, client->peers, client->peer_count * sizeof(*peers));
-        pthread_mutex_lock(&client->lock);
-        struct evpt_peer **old = client->peers;
-        client->peers = peers;
-        client->peer_capacity = capacity;
-        pthread_mutex_unlock(&client->lock);
-        evpt_sys_free(old);
-    }
+    int error = reserve_peers(client, client->peer_count + (uint32_t)list->count);
+    if (error)
+        return error;
     for (size_t i = 0; i < list->count; i++) {
         const char *name = list->entries[i].name;
         if (evpt_clusterclient_find_peer(client, name, strlen(name)))
             continue;
         struct evpt_peer *peer = new_peer(name);
-        if (!peer)
-            return -ENOMEM; /* those already made are not listed, and so are not there for anybody
-                             */
+        if (!peer) /* those already made are not listed, and so are there for nobody */
+            return -ENOMEM;
         pthread_mutex_lock(&client->lock);
         client->peers[client->peer_count++] = peer;
+        put_into_table(client->peer_table, client->table_capacity, peer);
         pthread_mutex_unlock(&client->lock);
     }
     return 0;
@@ -218,6 +249,7 @@ void evpt_clusterclient_fini(struct evpt_clusterclient *client)
     }
     free_contexts(client, &client->spare);
     evpt_sys_free(client->peers);
+    evpt_sys_free(client->peer_table);
     evpt_sys_free(client->session2context);
     pthread_mutex_destroy(&client->lock);
     memset(client, 0, sizeof(*client));

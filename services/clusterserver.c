@@ -1,6 +1,7 @@
 #include "services/clusterserver.h"
 
 #include "reactor/error.h"
+#include "services/hash.h"
 #include "services/request.h"
 
 #include <assert.h>
@@ -149,10 +150,7 @@ static uint32_t find_service(struct evpt_clusterserver *server, const char *name
         memset(server->known, 0, sizeof(server->known));
         server->known_version = version;
     }
-    uint32_t hash = 2166136261u; /* FNV-1a */
-    for (uint32_t i = 0; i < size; i++)
-        hash = (hash ^ (uint8_t)name[i]) * 16777619u;
-    struct evpt_known_name *known = &server->known[hash % 64];
+    struct evpt_known_name *known = &server->known[evpt_hash(name, size) % 64];
     if (known->handle && known->size == size && memcmp(known->name, name, size) == 0)
         return known->handle;
     uint32_t handle = evpt_registry_query(registry, name, size);

@@ -140,7 +140,9 @@ static int read_list(struct evpt_reader *args, struct evpt_node_list *list)
         if (error)
             break;
         snprintf(name_text, sizeof(name_text), "%.*s", (int)size, name);
-        if (value.kind == EVPT_ITEM_BOOL && !value.u.boolean) {
+        if (size > EVPT_NODE_NAME_MAX || !evpt_node_name_is_valid(name_text))
+            error = -EVPT_EFORMAT;
+        else if (value.kind == EVPT_ITEM_BOOL && !value.u.boolean) {
             error = evpt_node_list_add(list, name_text, NULL);
         } else if (value.kind == EVPT_ITEM_STR) {
             snprintf(addr_text, sizeof(addr_text), "%.*s", (int)value.size,
@@ -286,9 +288,9 @@ static void do_drain(struct evpt_node *node, struct evpt_message *request,
                      struct evpt_reader *args)
 {
     evpt_clusterserver_drain(&node->server);
-    if (node->drain_waiter) {
-        fail(node, request, "draining already");
-        return;
+    if (node->drain_waiter) { /* asked again: the earlier one is given up */
+        fail(node, node->drain_waiter, "superseded");
+        evpt_message_free(node->drain_waiter);
     }
     node->drain_waiter = evpt_message_new(0); /* remembers who waits */
     if (!node->drain_waiter) {

@@ -8,6 +8,10 @@
 #include <string.h>
 #include <time.h>
 
+#define SERVICE_MAX 128 /* bytes of a service's name that are shown */
+#define ESCAPED_MAX 6   /* what a byte may become: \u001f */
+#define FRAME_MAX 256   /* time, level, node's name, and what JSON has around them */
+
 struct line {
     struct evpt_mpsc_node node;
     size_t size;
@@ -33,7 +37,28 @@ static size_t format_time(char *text, size_t size)
     return used + (size_t)snprintf(text + used, size - used, ".%03dZ", ms);
 }
 
-/* One byte in JSON or text; returns how many were written (at most 6). */
+/* Bytes of the UTF-8 sequence at `at`; 0: it is none. */
+static size_t utf8_size(const unsigned char *at, size_t left)
+{
+    size_t size = *at < 0x80                  ? 1
+                  : *at >= 0xc2 && *at < 0xe0 ? 2
+                  : *at >= 0xe0 && *at < 0xf0 ? 3
+                  : *at >= 0xf0 && *at < 0xf5 ? 4
+                                              : 0;
+    if (size > left)
+        return 0;
+    for (size_t i = 1; i < size; i++) {
+        if ((at[i] & 0xc0) != 0x80)
+            return 0;
+    }
+    bool is_overlong = (*at == 0xe0 && at[1] < 0xa0) || (*at == 0xf0 && at[1] < 0x90);
+    bool is_surrogate = *at == 0xed && at[1] > 0x9f;
+    bool is_beyond = *at == 0xf4 && at[1] > 0x8f; /* U+10FFFF */
+    return is_overlong || is_surrogate || is_beyond ? 0 : size;
+}
+
+/* One byte that stands for itself or is escaped; returns how many were written (at most
+ * ESCAPED_MAX). */
 static size_t escape(char *out, unsigned char c, bool json)
 {
     if (json && (c == '"' || c == '\\'))
@@ -48,29 +73,49 @@ static size_t escape(char *out, unsigned char c, bool json)
     return 1;
 }
 
+/* Any bytes; in JSON, what is not UTF-8 becomes U+FFFD: readers would refuse the whole line. */
+static size_t put_escaped(char *out, const char *bytes, size_t size, bool json)
+{
+    const unsigned char *at = (const unsigned char *)bytes;
+    size_t used = 0;
+    for (size_t i = 0, step; i < size; i += step) {
+        step = json ? utf8_size(at + i, size - i) : 1;
+        if (step == 1) {
+            used += escape(out + used, at[i], json);
+        } else if (step == 0) {
+            used += (size_t)sprintf(out + used, "\\ufffd");
+            step = 1;
+        } else {
+            memcpy(out + used, at + i, step);
+            used += step;
+        }
+    }
+    return used;
+}
+
 static struct line *make_line(struct evpt_log *log, enum evpt_log_level level, const char *service,
                               const char *message, size_t size)
 {
     static const char cut[] = " [cut]";
+    const char *name = service && *service ? service : "-";
+    size_t name_size = strnlen(name, SERVICE_MAX);
     size_t kept = size > EVPT_LOG_MESSAGE_MAX ? EVPT_LOG_MESSAGE_MAX : size;
-    size_t worst = sizeof(struct line) + 512 + kept * 6 + sizeof(cut);
+    size_t worst = sizeof(struct line) + FRAME_MAX + (name_size + kept) * ESCAPED_MAX;
     struct line *line = evpt_sys_alloc(worst);
     if (!line)
         return NULL;
-    char time_text[64];
+    char time_text[64], *text = line->text;
     format_time(time_text, sizeof(time_text));
-    const char *name = service && *service ? service : "-";
-    const char *format =
-        log->json ? "{\"time\":\"%s\",\"level\":\"%s\",\"node\":\"%s\",\"service\":\"%.128s\","
-                    "\"message\":\""
-                  : "%s %s %s %.128s ";
-    size_t used = (size_t)snprintf(line->text, 512, format, time_text, evpt_log_level_name(level),
-                                   log->node, name);
-    for (size_t i = 0; i < kept; i++)
-        used += escape(line->text + used, (unsigned char)message[i], log->json);
-    if (kept < size)
-        used += (size_t)sprintf(line->text + used, "%s", cut);
-    used += (size_t)sprintf(line->text + used, "%s", log->json ? "\"}\n" : "\n");
+    const char *head = log->json
+                           ? "{\"time\":\"%s\",\"level\":\"%s\",\"node\":\"%s\",\"service\":\""
+                           : "%s %s %s ";
+    size_t used =
+        (size_t)snprintf(text, FRAME_MAX, head, time_text, evpt_log_level_name(level), log->node);
+    used += put_escaped(text + used, name, name_size, log->json);
+    used += (size_t)sprintf(text + used, "%s", log->json ? "\",\"message\":\"" : " ");
+    used += put_escaped(text + used, message, kept, log->json);
+    used +=
+        (size_t)sprintf(text + used, "%s%s", kept < size ? cut : "", log->json ? "\"}\n" : "\n");
     line->size = used;
     struct line *fitted = evpt_sys_realloc(line, sizeof(*line) + used);
     return fitted ? fitted : line;
@@ -171,10 +216,11 @@ static void write_queued(struct evpt_log *log, uint64_t *told_dropped)
     char text[64];
     int size = snprintf(text, sizeof(text), "%llu log lines were dropped",
                         (unsigned long long)(dropped - *told_dropped));
-    *told_dropped = dropped;
     struct line *line = make_line(log, EVPT_LOG_WARN, "log", text, (size_t)size);
-    if (line && evpt_sys_file_write_all(log->fd, line->text, line->size) == 0)
+    if (line && evpt_sys_file_write_all(log->fd, line->text, line->size) == 0) {
         atomic_fetch_add_explicit(&log->lines, 1, memory_order_relaxed);
+        *told_dropped = dropped; /* else again, when the disk has room */
+    }
     evpt_sys_free(line);
 }
 

@@ -124,9 +124,29 @@ static const struct evpt_cluster_sink admin_sink = {
 
 /* ---- pinned services: what comes through the two pairs ---- */
 
+/* What is still in a pair at the end: a service that has been stopped may have spoken last of all,
+ * and whom it spoke to has gone. */
+static void free_messages(struct evpt_mpsc_node *list)
+{
+    while (list) {
+        struct evpt_message *message = evpt_message_from_node(list);
+        list = list->next;
+        evpt_message_free(message);
+    }
+}
+
+static bool has_ended(const struct evpt_node *node)
+{
+    return !node->scheduler.workers;
+}
+
 static void on_cluster_messages(void *user, struct evpt_mpsc_node *list)
 {
     struct evpt_node *node = user;
+    if (has_ended(node)) {
+        free_messages(list);
+        return;
+    }
     while (list) {
         struct evpt_message *message = evpt_message_from_node(list);
         list = list->next;
@@ -146,6 +166,10 @@ static void on_cluster_messages(void *user, struct evpt_mpsc_node *list)
 static void on_main_messages(void *user, struct evpt_mpsc_node *list)
 {
     struct evpt_node *node = user;
+    if (has_ended(node)) {
+        free_messages(list);
+        return;
+    }
     while (list) {
         struct evpt_message *message = evpt_message_from_node(list);
         list = list->next;

@@ -2,6 +2,7 @@
 
 #include "reactor/error.h"
 #include "reactor/sys.h"
+#include "services/hash.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -43,20 +44,12 @@ void evpt_registry_fini(struct evpt_registry *registry)
 
 /* ---- names, under the lock ---- */
 
-static uint32_t hash_of(const char *name, size_t size)
-{
-    uint32_t hash = 2166136261u; /* FNV-1a */
-    for (size_t i = 0; i < size; i++)
-        hash = (hash ^ (uint8_t)name[i]) * 16777619u;
-    return hash;
-}
-
 static struct evpt_name *find_name(const struct evpt_registry *registry, const char *text,
                                    size_t size)
 {
     if (registry->name_count == 0)
         return NULL;
-    uint32_t hash = hash_of(text, size);
+    uint32_t hash = evpt_hash(text, size);
     struct evpt_name *name = registry->buckets[hash & (registry->bucket_count - 1)];
     while (name && (name->hash != hash || name->size != size || memcmp(name->text, text, size)))
         name = name->next_in_bucket;
@@ -101,7 +94,7 @@ static int add_name(struct evpt_registry *registry, const char *text, size_t siz
     if (!name)
         return -ENOMEM;
     *name =
-        (struct evpt_name){.handle = handle, .hash = hash_of(text, size), .size = (uint32_t)size};
+        (struct evpt_name){.handle = handle, .hash = evpt_hash(text, size), .size = (uint32_t)size};
     memcpy(name->text, text, size);
     put_into_bucket(registry, name);
     struct evpt_name **last = &registry->slots[handle & SLOT_MASK].names;
@@ -224,6 +217,13 @@ void evpt_registry_each(struct evpt_registry *registry, evpt_registry_each_fn fn
         if (handle)
             fn(service, handle, user);
     }
+}
+
+void evpt_registry_each_slot(struct evpt_registry *registry, evpt_registry_each_fn fn, void *user)
+{
+    struct evpt_service *service;
+    for (uint32_t slot = 0; (service = evpt_registry_slot(registry, slot)) != NULL; slot++)
+        fn(service, atomic_load_explicit(&service->handle, memory_order_acquire), user);
 }
 
 /* ---- names ---- */

@@ -8,8 +8,10 @@
 #include <errno.h>
 #include <string.h>
 
-#define ENVELOPE_ROOM 32 /* array and string headers, kind, and the meta map with its two keys */
-#define DEPTH_MAX 65     /* the arguments array itself and 64 levels of tables in it */
+#define ENVELOPE_ROOM 32  /* array and string headers, kind, and the meta map with its two keys */
+#define DEPTH_MAX 65      /* the arguments array itself and 64 levels of tables in it */
+#define ERROR_SIZE_MIN 5  /* [3, code, [""]]: as long as the shortest request, [1, "", "", []] */
+#define SHORT_TEXT_MAX 31 /* bytes of a text whose header is one byte */
 
 enum { FLAG_EXECUTED_SHIFT = 4, FLAG_EXECUTED_MASK = 3 << FLAG_EXECUTED_SHIFT };
 
@@ -198,11 +200,9 @@ void evpt_reply_finish(struct evpt_message *message)
     message->args_size = message->size - message->args_at;
 }
 
-struct evpt_message *evpt_reply_error(int code, const char *text, size_t text_size)
+/* Turns an empty message with enough room into an error reply. */
+static void write_error(struct evpt_message *message, int code, const char *text, size_t text_size)
 {
-    struct evpt_message *message = evpt_message_new(4 * EVPT_ITEM_MAX + text_size);
-    if (!message)
-        return NULL;
     struct evpt_writer writer = writer_at_end(message);
     bool fits =
         evpt_write_array(&writer, 3) && evpt_write_int(&writer, 3) && evpt_write_int(&writer, code);
@@ -214,7 +214,32 @@ struct evpt_message *evpt_reply_error(int code, const char *text, size_t text_si
     message->code = (uint16_t)code;
     message->size = (uint32_t)(writer.at - message->data);
     evpt_reply_finish(message);
+}
+
+struct evpt_message *evpt_reply_error(int code, const char *text, size_t text_size)
+{
+    struct evpt_message *message = evpt_message_new(4 * EVPT_ITEM_MAX + text_size);
+    if (message)
+        write_error(message, code, text, text_size);
     return message;
+}
+
+struct evpt_message *evpt_reply_instead(struct evpt_message *request, int code, const char *text,
+                                        size_t text_size)
+{
+    struct evpt_message *reply = evpt_reply_error(code, text, text_size);
+    if (reply) {
+        evpt_message_free(request);
+        return reply;
+    }
+    assert(code < EVPT_CODE_COUNT && request->capacity >= ERROR_SIZE_MIN);
+    size_t room = request->capacity - ERROR_SIZE_MIN;
+    if (room > SHORT_TEXT_MAX)
+        room = SHORT_TEXT_MAX;
+    request->size = 0;
+    request->flags = 0;
+    write_error(request, code, text, text_size < room ? text_size : room);
+    return request;
 }
 
 int evpt_reply_parse(struct evpt_message *message)

@@ -49,7 +49,8 @@ static void queue_push(struct evpt_worker *worker, struct evpt_service *service)
 {
     pthread_mutex_lock(&worker->lock);
     evpt_list_push_back(&worker->queue, &service->run_link);
-    atomic_fetch_add_explicit(&worker->queued, 1, memory_order_relaxed);
+    /* seq_cst: pairs with queue_pop; who pushes then asks whether somebody rests or watches */
+    atomic_fetch_add_explicit(&worker->queued, 1, memory_order_seq_cst);
     pthread_mutex_unlock(&worker->lock);
 }
 
@@ -64,8 +65,8 @@ enum pop { POP_ANY, POP_SHORT, POP_AGED };
  * if it is not, or has waited since `since_ns`. */
 static struct evpt_service *queue_pop(struct evpt_worker *worker, enum pop which, uint64_t since_ns)
 {
-    /* relaxed: whoever must not miss an entry looks again after it has said that it rests (rest) */
-    if (atomic_load_explicit(&worker->queued, memory_order_relaxed) == 0)
+    /* seq_cst: whoever must not miss an entry looks again after it has said that it rests (rest) */
+    if (atomic_load_explicit(&worker->queued, memory_order_seq_cst) == 0)
         return NULL;
     struct evpt_service *found = NULL;
     pthread_mutex_lock(&worker->lock);
@@ -119,19 +120,25 @@ static bool wake_one(struct evpt_scheduler *scheduler)
     return false;
 }
 
-/* Whoever runs a service says so here: a watcher that rests is to watch again. */
-static void note_activity(struct evpt_worker *worker)
+/* A watcher that rests is to watch again. */
+static void rouse_watcher(struct evpt_scheduler *scheduler)
 {
-    struct evpt_scheduler *scheduler = worker->scheduler;
-    atomic_store_explicit(&worker->runs,
-                          atomic_load_explicit(&worker->runs, memory_order_relaxed) + 1,
-                          memory_order_seq_cst); /* pairs with watch(): runs, then watcher_rests */
+    /* seq_cst: pairs with watch(), which says that it rests and then looks at runs and queues */
     if (atomic_load_explicit(&scheduler->watcher_rests, memory_order_seq_cst) &&
         atomic_exchange_explicit(&scheduler->watcher_rests, false, memory_order_seq_cst)) {
         int watcher = atomic_load_explicit(&scheduler->watcher, memory_order_seq_cst);
-        if (watcher >= 0 && watcher != (int)worker->index)
+        if (watcher >= 0)
             evpt_sys_eventfd_signal(scheduler->workers[watcher].wake_fd);
     }
+}
+
+/* Whoever runs a service says so here. */
+static void note_activity(struct evpt_worker *worker)
+{
+    atomic_store_explicit(&worker->runs,
+                          atomic_load_explicit(&worker->runs, memory_order_relaxed) + 1,
+                          memory_order_seq_cst); /* before watcher_rests is read, see there */
+    rouse_watcher(worker->scheduler);
 }
 
 static void make_runnable(struct evpt_scheduler *scheduler, struct evpt_worker *self,
@@ -142,6 +149,7 @@ static void make_runnable(struct evpt_scheduler *scheduler, struct evpt_worker *
         queue_push(self, service);
         if (holds_loop(self))
             atomic_store_explicit(&scheduler->fresh, true, memory_order_relaxed);
+        rouse_watcher(scheduler); /* the handler that runs on `self` may go on for long */
         return;
     }
     /* From a thread that runs no services: give it to a worker, and see to it that one is awake.
@@ -195,6 +203,8 @@ static void take_tick(struct evpt_service *service)
 {
     atomic_store_explicit(&service->tick_queued, false, memory_order_release);
     service->armed_ns = EVPT_FOREVER;
+    /* the run may have begun before the time came: by its clock the tick would be early, and useless */
+    service->run_now_ns = evpt_sys_now_ns();
     if (service->ops && service->ops->tick)
         service->ops->tick(service);
 }
@@ -268,7 +278,10 @@ struct evpt_message *evpt_service_next(struct evpt_service *service)
             continue;
         }
         if (message->kind == EVPT_MESSAGE_SYSTEM && message->code < EVPT_SYSTEM_USER) {
-            evpt_message_free(message); /* KILL: it has made the service runnable, that was all */
+            /* KILL: as a rule kill_requested has said it before; but a late kill of an earlier
+             * inhabitant may have overwritten that */
+            evpt_message_free(message);
+            service->exiting = true;
             continue;
         }
         return message;
@@ -293,7 +306,6 @@ static void end_service(struct evpt_service *service)
 /* What is in the mailbox while nobody lives in the slot: bounced, until a START comes. */
 static void run_empty(struct evpt_service *service)
 {
-    uint32_t handle = atomic_load_explicit(&service->handle, memory_order_acquire);
     struct evpt_mpsc_node *node;
     while (!service->ops && (node = next_node(service)) != NULL) {
         if (node == &service->tick_node) {
@@ -303,8 +315,9 @@ static void run_empty(struct evpt_service *service)
         struct evpt_message *message = evpt_message_from_node(node);
         if (message->kind <= EVPT_MESSAGE_SEND)
             atomic_fetch_sub_explicit(&service->waiting, 1, memory_order_relaxed);
-        if (message->kind == EVPT_MESSAGE_SYSTEM && message->code == EVPT_SYSTEM_START &&
-            message->target == handle) {
+        /* A START is always for who has the slot now: it was claimed for it, and stays so. */
+        if (message->kind == EVPT_MESSAGE_SYSTEM && message->code == EVPT_SYSTEM_START) {
+            assert(message->target == evpt_service_handle(service));
             take_start(service, message);
             evpt_message_free(message);
         } else {
@@ -438,6 +451,15 @@ static uint64_t sum_runs(struct evpt_scheduler *scheduler)
     return sum;
 }
 
+static bool is_anything_queued(struct evpt_scheduler *scheduler)
+{
+    for (unsigned i = 0; i <= scheduler->worker_count; i++) {
+        if (atomic_load_explicit(&scheduler->workers[i].queued, memory_order_seq_cst))
+            return true;
+    }
+    return false;
+}
+
 static bool is_idle(struct evpt_worker *worker)
 {
     return atomic_load_explicit(&worker->scheduler->idle, memory_order_seq_cst) >> worker->index &
@@ -471,10 +493,10 @@ static struct evpt_service *watch(struct evpt_worker *worker)
         uint64_t now_ns = evpt_sys_now_ns();
         uint64_t until_ns = now_ns + EVPT_WATCH_NS;
         if (quiet >= EVPT_WATCH_QUIET) {
-            /* seq_cst: say that we rest, then look once more; note_activity counts its run, then
-             * asks */
+            /* seq_cst: say that we rest, then look once more; who runs or queues a service does
+             * that first and then asks (rouse_watcher) */
             atomic_store_explicit(&scheduler->watcher_rests, true, memory_order_seq_cst);
-            if (sum_runs(scheduler) == last_runs)
+            if (sum_runs(scheduler) == last_runs && !is_anything_queued(scheduler))
                 until_ns = EVPT_FOREVER;
             quiet = 0;
         }
@@ -515,8 +537,12 @@ static struct evpt_service *rest(struct evpt_worker *worker)
            !atomic_load_explicit(&scheduler->stopping, memory_order_acquire))
         evpt_sys_eventfd_wait(worker->wake_fd, EVPT_FOREVER);
     atomic_fetch_and_explicit(&scheduler->idle, ~bit, memory_order_seq_cst);
-    if (watches)
+    if (watches) {
         atomic_store_explicit(&scheduler->watcher, -1, memory_order_seq_cst);
+        /* Whoever rests does so because there was a watcher: one of them is to take the place. As a
+         * rule nobody does, since the watcher is the last to be woken. */
+        (void)wake_one(scheduler);
+    }
     return service;
 }
 
@@ -641,10 +667,13 @@ void evpt_post_reply(struct evpt_scheduler *scheduler, struct evpt_worker *self,
 void evpt_bounce(struct evpt_scheduler *scheduler, struct evpt_worker *self,
                  struct evpt_message *request, int code, const char *text)
 {
-    if (request->kind == EVPT_MESSAGE_CALL)
-        evpt_post_reply(scheduler, self, request->source, request->session,
-                        evpt_reply_error(code, text, strlen(text)));
-    else if (request->kind == EVPT_MESSAGE_SEND)
+    if (request->kind == EVPT_MESSAGE_CALL) {
+        uint32_t source = request->source, session = request->session;
+        evpt_post_reply(scheduler, self, source, session,
+                        evpt_reply_instead(request, code, text, strlen(text)));
+        return;
+    }
+    if (request->kind == EVPT_MESSAGE_SEND)
         atomic_fetch_add_explicit(&scheduler->bounced, 1, memory_order_relaxed);
     evpt_message_free(request);
 }
@@ -714,8 +743,11 @@ int evpt_scheduler_start(struct evpt_scheduler *scheduler)
             snprintf(name, sizeof(name), "cluster");
         int error = evpt_thread_start(&scheduler->workers[i].thread, name, worker_main,
                                       &scheduler->workers[i]);
-        if (error)
+        if (error) {
+            evpt_scheduler_stop(scheduler);
+            evpt_scheduler_join(scheduler);
             return error;
+        }
     }
     return 0;
 }
@@ -792,9 +824,9 @@ void evpt_scheduler_fini(struct evpt_scheduler *scheduler)
         return;
     /* in two passes: a service that stops may still answer another one */
     evpt_registry_each(&scheduler->registry, stop_leftover, scheduler);
-    evpt_registry_each_slot(&scheduler->registry, free_leftover, scheduler);
+    evpt_pair_fini(&scheduler->arm_pair); /* sets the timers that are still asked for ... */
+    evpt_registry_each_slot(&scheduler->registry, free_leftover, scheduler); /* ... and stops all */
     evpt_loop_remove_hook(&scheduler->rest_hook);
-    evpt_pair_fini(&scheduler->arm_pair);
     evpt_wake_fini(&scheduler->loop_wake);
     for (unsigned i = 0; i <= scheduler->worker_count; i++) {
         evpt_sys_close(scheduler->workers[i].wake_fd);

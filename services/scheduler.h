@@ -80,16 +80,16 @@ struct evpt_scheduler {
 /* `loop`: the cluster loop, which belongs to the scheduler's threads from start to join. */
 int evpt_scheduler_init(struct evpt_scheduler *scheduler, unsigned workers, uint32_t mailbox_max,
                         struct evpt_loop *loop);
+/* Starts the threads; where one cannot be started, those that were are joined again. 0 or -errno. */
 int evpt_scheduler_start(struct evpt_scheduler *scheduler);
 /* Asks all threads to end after what they run now. Any thread. */
 void evpt_scheduler_stop(struct evpt_scheduler *scheduler);
 void evpt_scheduler_join(struct evpt_scheduler *scheduler);
 /* The same, but gives up at the deadline (false): a handler does not return. The process can then only be ended. */
 bool evpt_scheduler_join_until(struct evpt_scheduler *scheduler, uint64_t deadline_ns);
-/* Stops all services that are left, frees their messages. After join. */
+/* Stops all services that are left, frees their messages. After join, before the loop is freed.
+ * Zeroed is fine. */
 void evpt_scheduler_fini(struct evpt_scheduler *scheduler);
-/* The loop's part of fini (pair and wake), which must come before the loop is freed. Called by
- * fini. */
 
 /* One round of one worker without blocking, for programs that step the node themselves. True: it
  * did something. */

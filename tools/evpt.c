@@ -120,13 +120,17 @@ static int load_all(struct program *program, struct evpt_addr *ret_addr)
     const char *file = options->config;
     if (!file && evpt_sys_file_exists("evpt.lua"))
         file = "evpt.lua";
-    if (evpt_config_load(&program->config, file, options->sets, options->set_count, options->node,
-                         print_problem, NULL) != 0)
-        return EXIT_FAILED;
+    int error = evpt_config_load(&program->config, file, options->sets, options->set_count,
+                                 options->node, print_problem, NULL);
     struct evpt_node_list list = {0};
-    if (evpt_node_list_load(&list, program->config.clustername, NULL, 0, options->node,
+    if (program->config.clustername && /* known also where other keys are wrong */
+        evpt_node_list_load(&list, program->config.clustername, NULL, 0, options->node,
                             print_problem, NULL) != 0)
         return EXIT_FAILED;
+    if (error) {
+        evpt_node_list_fini(&list);
+        return EXIT_FAILED;
+    }
     *ret_addr = evpt_node_list_find(&list, options->node)->addr;
     evpt_node_list_fini(&list);
     return EXIT_OK;
@@ -183,35 +187,42 @@ static void begin_stop(struct program *program, const char *why)
     tell_launcher(program, EVPT_MESSAGE_SEND, "stop", NULL);
 }
 
-static void on_started(struct program *program)
+/* Every service is ready and the port about to open: the admin socket and the pidfile first. Answers the launcher's call. */
+static void on_open(struct program *program, const struct evpt_message *request)
 {
     struct evpt_node *node = &program->node;
-    char text[32];
+    char text[512] = "", pid[32];
+    int error = 0;
     if (program->config.admin) {
-        int error = evpt_node_open_admin(node, program->console);
-        if (error) {
-            fprintf(stderr, "evpt: admin: cannot listen on %s: %s\n", program->config.admin,
-                    evpt_strerror(error));
-            end(program, EXIT_FAILED);
-            return;
-        }
-        program->admin_open = true;
+        error = evpt_node_open_admin(node, program->console);
+        if (error)
+            snprintf(text, sizeof(text), "admin: cannot listen on %s: %s", program->config.admin,
+                     evpt_strerror(error));
+        program->admin_open = !error;
     }
-    if (program->options.pidfile) {
-        int size = snprintf(text, sizeof(text), "%d\n", (int)getpid());
-        int error = evpt_sys_file_replace(program->options.pidfile, text, (size_t)size);
-        if (error) {
-            fprintf(stderr, "evpt: --pidfile: cannot write %s: %s\n", program->options.pidfile,
-                    evpt_strerror(error));
-            end(program, EXIT_FAILED);
-            return;
-        }
-        program->pidfile_written = true;
+    if (!error && program->options.pidfile) {
+        int size = snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
+        error = evpt_sys_file_replace(program->options.pidfile, pid, (size_t)size);
+        if (error)
+            snprintf(text, sizeof(text), "--pidfile: cannot write %s: %s", program->options.pidfile,
+                     evpt_strerror(error));
+        program->pidfile_written = !error;
     }
+    struct evpt_message *reply =
+        error ? evpt_reply_error(EVPT_CODE_FAILED, text, strlen(text)) : evpt_reply_new(1);
+    if (reply && !error) {
+        reply->data[reply->size++] = 0x90; /* no results */
+        evpt_reply_finish(reply);
+    }
+    evpt_post_reply(&node->scheduler, NULL, request->source, request->session, reply);
+}
+
+static void on_started(struct program *program)
+{
     if (program->phase == STARTING)
         program->phase = RUNNING;
-    evpt_logf(&node->log, EVPT_LOG_INFO, "main", "started in %u ms",
-              (unsigned)((evpt_sys_now_ns() - node->started_ns) / EVPT_NS_PER_MS));
+    evpt_logf(&program->node.log, EVPT_LOG_INFO, "main", "started in %u ms",
+              (unsigned)((evpt_sys_now_ns() - program->node.started_ns) / EVPT_NS_PER_MS));
 }
 
 /* The launcher's __main__ has failed: the text of the reply says why. */
@@ -247,7 +258,9 @@ static void on_main(struct evpt_node *node, struct evpt_message *message, void *
             on_start_failed(program, message);
         return;
     }
-    if (is_method(message, "started"))
+    if (is_method(message, "open"))
+        on_open(program, message);
+    else if (is_method(message, "started"))
         on_started(program);
     else if (is_method(message, "stopped"))
         end(program, EXIT_OK);

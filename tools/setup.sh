@@ -60,7 +60,7 @@ build() {
     log=$(mktemp)
     shift
     if { [ -f "$dir/build.ninja" ] || meson setup "$dir" "$@"; } >"$log" 2>&1 &&
-        ninja -C "$dir" >>"$log" 2>&1; then
+        ninja --quiet -C "$dir" >>"$log" 2>&1; then
         echo "built $dir"
         rm -f "$log"
         return 0

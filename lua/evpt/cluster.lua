@@ -8,6 +8,10 @@ core.status_handlers = {}
 --- An object whose methods are remote calls: proxy("battle_1", "room").join(id).
 -- options.timeout_ms: the deadline of its calls.
 function cluster.proxy(node, service, options)
+    if type(node) ~= "string" or type(service) ~= "string" then
+        error(("cluster.proxy: expected the names of a node and a service, got a %s and a %s"):format(type(node),
+            type(service)), 2)
+    end
     local timeout_ms = options and options.timeout_ms
     return setmetatable({}, {
         __index = function(self, method)

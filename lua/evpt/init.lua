@@ -49,6 +49,9 @@ end
 
 --- Lets a coroutine that waits go on; true if it did wait.
 function evpt.wakeup(co)
+    if type(co) ~= "thread" then
+        error("evpt.wakeup: expected a coroutine, got a " .. type(co), 2)
+    end
     local session = parked[co]
     parked[co] = nil
     return session ~= nil and core.unpark(session)
@@ -111,7 +114,7 @@ function evpt.start(script, options)
         evpt.kill(handle)
         error((failure.message:gsub("\nstack traceback:.*", "")), 0)
     end
-    evpt.send("launcher", "adopt", handle)
+    evpt.send("launcher", "adopt", handle) -- which runs its doAfterInit
     return handle
 end
 

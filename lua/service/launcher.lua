@@ -6,6 +6,7 @@ local builtin = require "evpt.builtin"
 local request = evpt.core.request
 
 local infrastructure = { "clusterclient", "clusterserver", "console" }
+local all_initialised = false
 local started = {} -- handles of services in the order of their start, those started by evpt.start included
 
 local function must(what, code, failure)
@@ -27,51 +28,54 @@ function __main__()
         start(service.script, service.name, handle, service.args)
         started[#started + 1] = { handle = handle, name = service.name }
     end
-    for _, service in ipairs { table.unpack(started) } do
+    local i = 1
+    while i <= #started do -- services that these start come behind them
+        local service = started[i]
         local code, failure = request(service.handle, ".after_init")
-        -- one that has ended itself meanwhile has nothing to initialise
-        if code ~= 0 and evpt.query(service.name) == service.handle then
-            must(("service %s: doAfterInit"):format(service.name), code, failure)
+        if code == 7 then
+            must(("service %s: doAfterInit"):format(service.name or service.handle), code, failure)
         end
+        i = i + 1
     end
+    all_initialised = true
+    must("main", request(builtin.main(), "open")) -- admin socket and pidfile: who reaches the port finds them
     for _, name in ipairs { "console", "clusterclient", "clusterserver" } do
         must(("service %s: doAfterInit"):format(name), request(evpt.query(name), ".after_init"))
     end
     builtin.tell_main("started")
 end
 
--- In-flight requests finish, new ones are refused. What has not finished after most of the time that a stop may take is given up: the
--- rest is for the services' own on_stop.
-local function drain()
-    local me, over = coroutine.running(), false
-    local function finish()
-        over = true
-        evpt.wakeup(me)
-    end
-    local limit_ms = builtin.config().stop_timeout_ms * 3 // 4
+-- Waits until no request of another node is in progress, at most limit_ms. True: none is.
+local function wait_for_requests(limit_ms)
+    local me, waiting, done = coroutine.running(), true, false
     local timer = evpt.timeout(limit_ms, function()
-        evpt.log.warn("requests in progress did not finish within %d ms: they are given up", limit_ms)
-        finish()
+        waiting = false
+        evpt.wakeup(me)
     end)
     evpt.fork(function()
-        must("drain", request(builtin.control(), "drain"))
-        finish()
+        done = request(builtin.control(), "drain") == 0
+        if waiting then
+            evpt.wakeup(me)
+        end
     end)
-    if not over then
-        evpt.wait()
-    end
-    if evpt.cancel(timer) then
-        evpt.log.info("drained: no request is in progress any more")
-    end
+    evpt.wait()
+    evpt.cancel(timer)
+    return done
 end
 
+-- New requests are refused from here on. Those in progress finish, then on_stop runs in each service, the last one started first. A request
+-- that does not finish by itself in half the time that a stop may take may be waiting for just that: it has until most of the rest is over.
 local function stop()
-    drain()
+    local limit_ms = builtin.config().stop_timeout_ms
+    local drained = wait_for_requests(limit_ms // 2)
     for i = #started, 1, -1 do
         local code, failure = request(started[i].handle, ".stop")
         if code == 7 then
             evpt.log.error("service %s: on_stop: %s", started[i].name or started[i].handle, failure.message)
         end
+    end
+    if not drained and not wait_for_requests(limit_ms * 2 // 5) then
+        evpt.log.warn("requests of other nodes are given up: they are still in progress")
     end
     builtin.tell_main("stopped")
 end
@@ -82,6 +86,12 @@ evpt.methods {
     --- A service was started while the node runs.
     adopt = function(handle)
         started[#started + 1] = { handle = handle }
+        if all_initialised then
+            local code, failure = request(handle, ".after_init")
+            if code == 7 then
+                evpt.log.error("service %d: doAfterInit: %s", handle, failure.message)
+            end
+        end
         if #started % 1024 == 0 then -- forget those that have ended
             local alive = {}
             for _, service in ipairs(builtin.services()) do

@@ -131,7 +131,8 @@ static void two_connect(struct two *two)
 {
     ck_assert_int_eq(evpt_cluster_mgr_connect(&two->a.mgr, &two->addr, 5 * EVPT_NS_PER_S, &two->a),
                      0);
-    TURN_UNTIL(&two->world, two->a.connects == 1 && two->b.accepts == 1 && two->a.hellos == 1);
+    TURN_UNTIL(&two->world, two->a.connects == 1 && two->b.accepts == 1 && two->a.hellos == 1 &&
+                                two->b.hellos == 1);
     ck_assert_int_eq(two->a.connect_error, 0);
     ck_assert_str_eq(evpt_session_peer_name(two->a.session), "b");
     ck_assert_str_eq(evpt_session_peer_name(two->b.peer), "a");

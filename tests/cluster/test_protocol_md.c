@@ -285,8 +285,8 @@ START_TEST(test_protocol_md_wrong_examples_are_found)
         "> WHOLE 1 [3, 0, []]\n  00 0c 80 00 00 00 01\n  93 03 00 90 c0\n```\n", /* trailing */
         "> WHOLE 1 [3, 0, []]\n  00 0b 80 00 00 00 01\n  93 03 00 9\n```\n",
         "> WHOLE 1 [3, 0, []]\n  00 0b 80 00 00 00 01\n  93 03 00 90\n",
-        "> FIRST 1 part\n  00 08 81 00 00 00 01\n  93\n> LAST 1 part\n  00 0a 83 00 00 00 01\n"
-        "  03 00 90\n= 1 [3, 0, nil]\n```\n",
+        "> FIRST 1 part\n  00 08 81 00 00 00 01\n  93\n= 1 [3, 0, nil]\n```\n", /* half of it */
+        "> LAST 1 part\n  00 0b 83 00 00 00 01\n  93 03 00 90\n= 1 [3, 0, nil]\n```\n",
     };
     static const char right[] =
         "> FIRST 1 part\n  00 08 81 00 00 00 01\n  93\n> LAST 1 part\n  00 0a 83 00 00 00 01\n"

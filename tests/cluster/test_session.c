@@ -449,15 +449,36 @@ START_TEST(test_session_close_at_once_drops_what_waits)
     raw_open(&raw, &end, &world, EVPT_SESSION_SERVER);
     end_send(&end, 1, 0, 10);
     end.in_call = true;
-    evpt_session_close(end.session, false, "enough");
+    char reason[300] = "enough";
+    evpt_session_close(end.session, false, reason);
+    memset(reason, 'x', sizeof reason - 1); /* it was copied */
     evpt_session_close(end.session, true, "again");
-    evpt_session_close(end.session, false, "again");
-    evpt_session_refuse(end.session, "again");
+    evpt_session_close(end.session, false, reason);
+    evpt_session_refuse(end.session, reason);
     end.in_call = false;
     TURN_UNTIL(&world, end.closes);
     ck_assert_int_eq(end.close_error, 0);
     ck_assert_str_eq(end.close_reason, "enough");
     raw_expect_end(&raw);
+    end_fini(&end);
+    raw_fini(&raw);
+    world_fini(&world);
+}
+END_TEST
+
+START_TEST(test_session_reason_that_is_long_is_cut)
+{
+    char reason[1000];
+    memset(reason, 'r', sizeof reason - 1);
+    reason[sizeof reason - 1] = 0;
+    struct world world;
+    struct end end;
+    struct raw raw;
+    world_init(&world);
+    raw_open(&raw, &end, &world, EVPT_SESSION_SERVER);
+    evpt_session_close(end.session, false, reason);
+    TURN_UNTIL(&world, end.closes);
+    ck_assert_uint_eq(strlen(end.close_reason), EVPT_SESSION_REASON_MAX);
     end_fini(&end);
     raw_fini(&raw);
     world_fini(&world);
@@ -662,6 +683,7 @@ int main(void)
     tcase_add_test(tcase, test_session_of_a_refused_evpt_peer_learns_why);
     tcase_add_test(tcase, test_session_end_of_the_peer_is_reported_once);
     tcase_add_test(tcase, test_session_close_at_once_drops_what_waits);
+    tcase_add_test(tcase, test_session_reason_that_is_long_is_cut);
     tcase_add_test(tcase, test_session_that_ends_reads_on_so_that_its_last_words_arrive);
     tcase_add_test(tcase, test_session_that_ends_does_not_wait_for_ever_for_the_peers_end);
     tcase_add_test(tcase, test_session_freed_at_once_does_not_call_back);

@@ -159,6 +159,7 @@ class Node:
             self.script(script, text)
         values = {"services": list(scripts) if services is None else services, "workers": 2}
         values.update(config)
+        self.has_console = "admin" not in config
         write_file(self.path("evpt.lua"), lua_globals(values))
         self.write_list(addresses)
 
@@ -191,7 +192,7 @@ class Node:
     def wait_ready(self):
         """Until it listens, and its console answers: then every service has been started."""
         wait_until(self._listens, "%s listens" % self.name)
-        if os.path.exists(self.admin):
+        if self.has_console:
             wait_until(lambda: self.ctl("nodes").returncode == 0, "the console of %s" % self.name)
 
     def _listens(self):

@@ -9,7 +9,7 @@ import tempfile
 import unittest
 
 import wire
-from evptnode import NodeCase, environment, program, write_file
+from evptnode import NodeCase, environment, program, wait_until, write_file
 
 
 class CtlTest(unittest.TestCase):
@@ -291,7 +291,7 @@ class ConsoleTest(NodeCase):
         node = self.node(script="evpt.on_stop(function() print('drained') end)")
         self.assertEqual(node.ctl("stop").returncode, 0)
         self.assertEqual(node.wait_end(), 0)
-        self.assertTrue(node.log_lines("drained"))
+        self.assertEqual(len(node.log_lines(" s drained")), 1)
         self.assertNotEqual(node.ctl("nodes").returncode, 0)
 
     def test_admin_socket_is_for_its_owner_only_and_goes_with_the_node(self):
@@ -316,7 +316,7 @@ class ConsoleTest(NodeCase):
 
     def test_admin_path_gets_the_name_of_the_node(self):
         node = self.node(config={"admin": "adm-%s-x"})
-        self.assertTrue(os.path.exists(node.path("adm-game_1-x")))
+        wait_until(lambda: os.path.exists(node.path("adm-game_1-x")), "the admin socket")
         done = subprocess.run([program("evpt-ctl"), "-s", node.path("adm-game_1-x"), "nodes"],
                               capture_output=True, env=environment(), check=False)
         self.assertEqual(done.returncode, 0, done.stderr)

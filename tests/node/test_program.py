@@ -14,6 +14,15 @@ ECHO = "evpt.export { echo = function(...) return ... end }"
 
 SPIN = "evpt.export { spin = function() print('spin') while true do end end }"
 
+# Half a second is long enough for a test to see the node drain, and short enough for a drain.
+HOLD = """
+local held = false
+evpt.export {
+    hold = function() held = true evpt.sleep(500) return "answered" end,
+    held = function() return held end,
+}
+"""
+
 
 class OptionTest(NodeCase):
     def write(self, name, text):
@@ -175,36 +184,21 @@ class SignalTest(NodeCase):
             self.assertEqual(len(node.log_lines("bye")), 1)
 
     def test_drain_answers_what_is_in_flight_and_refuses_what_is_new(self):
-        node = self.node(script="""
-            local held
-            evpt.export {
-                hold = function() held = coroutine.running() evpt.wait() return "answered" end,
-                held = function() return held ~= nil end,
-            }
-            evpt.on_stop(function()
-                print("draining")
-                evpt.sleep(300)
-                evpt.wakeup(held)
-            end)""")
+        node = self.node(script=HOLD)
         client = node.client()
         session = client.start("s", "hold")
         self.assertEqual(client.ask("s", "held"), [True])
         node.signal(signal.SIGTERM)
-        node.wait_log(" s draining")
-        late = client.start("s", "held")
+        wait_until(lambda: client.call("s", "held").code == wire.STOPPING, "stopping")
+        self.assertNotIn(session, client.replies)
         self.assertEqual(client.reply(session), (wire.OK, ["answered"]))
-        self.assertEqual(client.reply(late).code, wire.STOPPING)
         self.assertEqual(node.wait_end(), 0)
 
     def test_drain_says_goaway_to_peers_that_said_hello(self):
-        node = self.node(script="""
-            local held
-            evpt.export { hold = function() held = coroutine.running() evpt.wait() end }
-            evpt.on_stop(function() evpt.sleep(100) evpt.wakeup(held) end)""")
+        node = self.node(script=HOLD)
         client = node.client(say_hello=True)
         session = client.start("s", "hold")
-        client.send_frame(wire.PING, 0, b"hold has come")     # in order behind it
-        client.control(wire.PONG)
+        self.assertEqual(client.ask("s", "held"), [True])
         node.signal(signal.SIGTERM)
         code, text = client.control(wire.GOAWAY)[:2]
         self.assertEqual((type(code), type(text)), (int, str))

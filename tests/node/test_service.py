@@ -243,7 +243,10 @@ class HandleTest(LabCase):
         count, later, found = self.game.lua("""
             local name, codes = ..., {}
             for i = 1, 5 do
-                evpt.fork(function() codes[#codes + 1] = (evpt.try(name, "hold")) end)
+                evpt.fork(function()
+                    local code = evpt.try(name, "hold")
+                    codes[#codes + 1] = code
+                end)
             end
             evpt.sleep(0)
             evpt.try(name, "quit")

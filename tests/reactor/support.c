@@ -150,7 +150,7 @@ ssize_t __wrap_evpt_sys_writev(int fd, const struct iovec *vec, int count)
 
 int __wrap_evpt_sys_accept(int fd, struct evpt_addr *ret_peer)
 {
-    int error = atomic_load(&accept_error);
+    int error = atomic_exchange(&accept_error, 0);
     return error ? error : __real_evpt_sys_accept(fd, ret_peer);
 }
 
@@ -174,7 +174,7 @@ void support_limit_writes(size_t bytes)
     atomic_store(&write_limit, bytes);
 }
 
-void support_fail_accepts(int error)
+void support_fail_accept(int error)
 {
     atomic_store(&accept_error, error);
 }

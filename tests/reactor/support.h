@@ -43,8 +43,8 @@ void support_reset_calls(void);
 void support_fail_allocation(long nth);
 /* Every write takes at most so many bytes; 0: no limit. */
 void support_limit_writes(size_t bytes);
-/* Every accept fails with this; 0: none. */
-void support_fail_accepts(int error);
+/* The next accept fails with this. */
+void support_fail_accept(int error);
 /* From now on the time stands still, but that a wait for a deadline takes it there at once. */
 void support_stop_clock(void);
 void support_pass_time(uint64_t ns);

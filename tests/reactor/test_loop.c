@@ -423,7 +423,7 @@ START_TEST(test_turn_ends_at_its_own_deadline)
 }
 END_TEST
 
-static void take_long(struct evpt_deferred *deferred, void *user)
+static void take_long(struct evpt_timer *timer, void *user)
 {
     support_pass_time(50 * EVPT_NS_PER_MS);
 }
@@ -431,13 +431,12 @@ static void take_long(struct evpt_deferred *deferred, void *user)
 START_TEST(test_time_spent_in_callbacks_is_not_waited_for_again)
 {
     struct evpt_loop *loop = support_loop();
-    struct evpt_timer timer = {0};
-    struct evpt_deferred deferred = {0};
+    struct evpt_timer timer = {0}, slow = {0};
     bool fired = false;
     support_stop_clock();
     uint64_t start_ns = evpt_loop_update_now(loop);
     evpt_loop_timer(loop, &timer, 60 * EVPT_NS_PER_MS, set_flag, &fired);
-    evpt_loop_defer(loop, &deferred, take_long, NULL);
+    evpt_loop_timer(loop, &slow, 1, take_long, NULL);
     while (!fired)
         ck_assert_int_ge(evpt_loop_turn(loop, EVPT_FOREVER), 0);
     ck_assert_uint_lt(evpt_sys_now_ns() - start_ns, 62 * EVPT_NS_PER_MS);
@@ -544,7 +543,9 @@ START_TEST(test_work_that_feeds_itself_does_not_shut_out_the_sockets)
     ck_assert_int_eq(end.calls, 1);
     ck_assert_int_eq(job.runs, 2 * EVPT_LOOP_SETTLE_MAX);
     drop_end(&end);
-    evpt_loop_free(loop); /* with the job pending */
+    ck_assert(evpt_list_is_linked(&job.deferred.link));
+    evpt_loop_free(loop);
+    ck_assert(!evpt_list_is_linked(&job.deferred.link));
 }
 END_TEST
 

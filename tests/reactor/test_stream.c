@@ -15,7 +15,9 @@ struct side {
     size_t calls, last_size; /* of on_data */
     size_t leave;            /* bytes that on_data leaves unconsumed */
     ssize_t fail;            /* what on_data returns instead, if not 0 */
-    const char *answer;      /* what on_data writes */
+    const char *answer;      /* what on_data writes, here or to another stream */
+    struct evpt_stream *answer_to;
+    struct evpt_stream *flushed; /* on_data finds nothing queued in it */
     int drains, closes, error;
     bool fini_in_data, fini_in_drain, fini_in_close, pause_in_data, close_in_data;
 };
@@ -26,6 +28,8 @@ static ssize_t on_data(struct evpt_stream *stream, const uint8_t *bytes, size_t 
     ck_assert_ptr_eq(stream, &side->stream);
     side->calls++;
     side->last_size = size;
+    if (side->flushed)
+        ck_assert_uint_eq(evpt_stream_queued(side->flushed), 0);
     if (side->fail)
         return side->fail;
     if (side->fini_in_data)
@@ -33,7 +37,9 @@ static ssize_t on_data(struct evpt_stream *stream, const uint8_t *bytes, size_t 
     if (side->pause_in_data)
         evpt_stream_pause(stream, true);
     if (side->answer)
-        ck_assert_int_eq(evpt_stream_write(stream, side->answer, strlen(side->answer)), 0);
+        ck_assert_int_eq(evpt_stream_write(side->answer_to ? side->answer_to : stream, side->answer,
+                                           strlen(side->answer)),
+                         0);
     if (side->close_in_data)
         evpt_stream_close(stream, true);
     size_t used = size > side->leave ? size - side->leave : 0;
@@ -289,15 +295,23 @@ START_TEST(test_end_of_file_closes_the_stream)
 }
 END_TEST
 
+/* Both events come in one batch: the answer is queued when the end of file is read. */
 START_TEST(test_half_closed_peer_still_gets_what_was_queued)
 {
-    struct side *side = new_side();
-    write_text(side, "answer");
-    ck_assert_int_eq(evpt_sys_shutdown_write(side->peer), 0);
-    TURN_UNTIL(side->loop, side->closes);
-    ck_assert_int_eq(side->error, -EVPT_EEOF);
-    assert_peer_gets(side, "answer");
-    free_side(side);
+    struct side *asking = new_side(), *closing = evpt_sys_zalloc(sizeof(*closing));
+    open_side(closing, asking->loop);
+    asking->answer = "answer";
+    asking->answer_to = &closing->stream;
+    peer_sends(asking, "question");
+    ck_assert_int_eq(evpt_sys_shutdown_write(closing->peer), 0);
+    turn(asking);
+    ck_assert_int_eq(closing->closes, 1);
+    ck_assert_int_eq(closing->error, -EVPT_EEOF);
+    assert_peer_gets(closing, "answer");
+    evpt_stream_fini(&closing->stream);
+    evpt_sys_close(closing->peer);
+    evpt_sys_free(closing);
+    free_side(asking);
 }
 END_TEST
 
@@ -405,6 +419,26 @@ START_TEST(test_answer_leaves_in_the_turn_of_the_request)
 }
 END_TEST
 
+START_TEST(test_long_answer_does_not_wait_for_the_end_of_the_turn)
+{
+    static char text[40001];
+    struct side *first = new_side(), *second = evpt_sys_zalloc(sizeof(*second));
+    open_side(second, first->loop);
+    memset(text, 'x', sizeof(text) - 1);
+    first->answer = text;
+    second->flushed = &first->stream;
+    peer_sends(first, "ping");
+    peer_sends(second, "ping");
+    turn(first);
+    ck_assert_uint_eq(first->calls, 1);
+    ck_assert_uint_eq(second->calls, 1);
+    evpt_stream_fini(&second->stream);
+    evpt_sys_close(second->peer);
+    evpt_sys_free(second);
+    free_side(first);
+}
+END_TEST
+
 START_TEST(test_flush_writes_at_once)
 {
     struct side *side = new_side();
@@ -477,6 +511,7 @@ START_TEST(test_drain_comes_once_after_the_queue_fell_from_high_to_low)
     support_limit_writes(0);
     turn(side);
     ck_assert_int_eq(side->drains, 1);
+    write_text(side, "little");
     turn(side);
     ck_assert_int_eq(side->drains, 1);
 
@@ -959,8 +994,9 @@ SUPPORT_MAIN("reactor/stream", test_hands_over_what_the_peer_sends,
              test_hangup_of_a_paused_stream_neither_spins_nor_loses_bytes,
              test_write_to_a_peer_that_hung_up_during_a_pause_closes,
              test_writes_of_a_turn_leave_together, test_answer_leaves_in_the_turn_of_the_request,
-             test_flush_writes_at_once, test_writing_nothing_queues_nothing,
-             test_steady_traffic_allocates_nothing, test_short_write_waits_for_the_socket,
+             test_long_answer_does_not_wait_for_the_end_of_the_turn, test_flush_writes_at_once,
+             test_writing_nothing_queues_nothing, test_steady_traffic_allocates_nothing,
+             test_short_write_waits_for_the_socket,
              test_drain_comes_once_after_the_queue_fell_from_high_to_low,
              test_write_without_memory_queues_nothing, test_writes_after_close_are_refused,
              test_reference_is_released_once_when_it_is_written,
