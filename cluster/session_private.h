@@ -103,7 +103,7 @@ void evpt_session_leave(struct evpt_session *session);
 /* A refusal: GOAWAY `code` where the peer said HELLO, then the end. Nothing where it is ending
  * already. */
 void evpt_session_refuse_with(struct evpt_session *session, int code, const char *reason);
-/* The end at once, because of something that happened here. `reason`: static. */
+/* The end at once, because of something that happened here. */
 void evpt_session_fail(struct evpt_session *session, int error, const char *reason);
 /* FLUSHING and all lanes are empty: on to ENDING. */
 void evpt_session_lanes_emptied(struct evpt_session *session);

@@ -1,4 +1,5 @@
-/* `evpt`: the functions written in C. What they do is in docs of SPEC section 4; here is only how. */
+/* `evpt`: the functions written in C. What they do is in docs of SPEC section 4; here is only how.
+ */
 #include "lua/api.h"
 
 #include "reactor/error.h"
@@ -56,7 +57,8 @@ static int error_tostring(lua_State *L)
 
 /* ---- requests ---- */
 
-/* Names of services are looked up under a lock; each VM keeps the answers as long as no name has changed. */
+/* Names of services are looked up under a lock; each VM keeps the answers as long as no name has
+ * changed. */
 static uint32_t query(lua_State *L, struct evpt_vm *vm, int index)
 {
     struct evpt_registry *registry = &vm->node->scheduler.registry;
@@ -96,8 +98,9 @@ uint32_t evpt_check_service(lua_State *L, int index)
 uint64_t evpt_deadline_after(struct evpt_vm *vm, lua_Number ms)
 {
     /* A century is no deadline, and does not overflow. */
-    return ms >= 3.2e12 ? EVPT_FOREVER
-                        : evpt_service_now(vm->service) + (uint64_t)(ms * (lua_Number)EVPT_NS_PER_MS);
+    return ms >= 3.2e12
+               ? EVPT_FOREVER
+               : evpt_service_now(vm->service) + (uint64_t)(ms * (lua_Number)EVPT_NS_PER_MS);
 }
 
 lua_Number evpt_check_timeout(lua_State *L, int index)
@@ -242,7 +245,8 @@ static int request(lua_State *L, int flags, lua_Number timeout_ms)
 static void check_public_method(lua_State *L, int index)
 {
     const char *method = luaL_checkstring(L, index);
-    luaL_argcheck(L, *method != '.' || evpt_vm_of(L)->builtin, index, "names that begin with a dot are evpt's own");
+    luaL_argcheck(L, *method != '.' || evpt_vm_of(L)->builtin, index,
+                  "names that begin with a dot are evpt's own");
 }
 
 static int api_call(lua_State *L)
@@ -307,10 +311,10 @@ static int api_reply(lua_State *L)
         reply = evpt_reply_error((int)code, text, size);
     } else {
         reply = evpt_reply_new(64);
-        int status = reply ? evpt_value_encode(L, 4, lua_gettop(L) - 3, &reply,
-                                               vm->node->config->cluster.message_max, "result %d",
-                                               error)
-                           : -EVPT_ELIMIT;
+        int status =
+            reply ? evpt_value_encode(L, 4, lua_gettop(L) - 3, &reply,
+                                      vm->node->config->cluster.message_max, "result %d", error)
+                  : -EVPT_ELIMIT;
         if (status) {
             evpt_message_free(reply);
             if (status == -EVPT_EFORMAT)
@@ -327,7 +331,8 @@ static int api_reply(lua_State *L)
 
 /* ---- what can be reached ---- */
 
-/* Adds the functions of the table at 1 to the one in the registry, which is made where `make` and there is none. */
+/* Adds the functions of the table at 1 to the one in the registry, which is made where `make` and
+ * there is none. */
 static int add_methods(lua_State *L, enum evpt_vm_ref ref)
 {
     luaL_checktype(L, 1, LUA_TTABLE);
@@ -460,7 +465,8 @@ static int no_results(lua_State *L, int status, lua_KContext context)
     return 0;
 }
 
-/* The time `ms` (at the index) from now, by the clock: a run that has gone on for a while must not shorten a sleep. */
+/* The time `ms` (at the index) from now, by the clock: a run that has gone on for a while must not
+ * shorten a sleep. */
 static uint64_t check_time(lua_State *L, int index)
 {
     lua_Number ms = luaL_checknumber(L, index);
@@ -499,9 +505,8 @@ static int api_cancel(lua_State *L)
 {
     struct evpt_vm *vm = evpt_vm_of(L);
     lua_Integer session = luaL_checkinteger(L, 1);
-    struct evpt_wait *wait = session > 0 && session <= UINT32_MAX
-                                 ? evpt_wait_find(vm, (uint32_t)session)
-                                 : NULL;
+    struct evpt_wait *wait =
+        session > 0 && session <= UINT32_MAX ? evpt_wait_find(vm, (uint32_t)session) : NULL;
     bool found = wait && wait->kind == EVPT_WAIT_TIMER;
     if (found) {
         lua_rawgeti(L, LUA_REGISTRYINDEX, EVPT_REF_WAIT_VALUES);
@@ -525,7 +530,8 @@ static int api_time(lua_State *L)
     return 1;
 }
 
-/* park() -> session: suspends the task until unpark(session); evpt/init.lua makes wait and wakeup of it. */
+/* park() -> session: suspends the task until unpark(session); evpt/init.lua makes wait and wakeup
+ * of it. */
 static int api_park_new(lua_State *L)
 {
     evpt_check_can_wait(L);
@@ -597,8 +603,9 @@ static int api_spawn(lua_State *L)
     size_t size = 0;
     const char *name = luaL_optlstring(L, 2, NULL, &size);
     if (name && (!evpt_node_name_is_valid(name) || strlen(name) != size))
-        return luaL_error(L, "bad service name '%s': letters, digits and _ expected, at most 64, no "
-                             "digit first",
+        return luaL_error(L,
+                          "bad service name '%s': letters, digits and _ expected, at most 64, no "
+                          "digit first",
                           name);
     struct evpt_registry *registry = &vm->node->scheduler.registry;
     if (name && evpt_registry_query(registry, name, size))
@@ -636,26 +643,22 @@ static int api_source(lua_State *L)
 int evpt_open_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"call", api_call},         {"try", api_try},
-        {"send", api_send},         {"reply", api_reply},
-        {"export", api_export},     {"methods", api_methods},
-        {"self", api_self},         {"name", api_name},
-        {"node", api_node},         {"query", api_query},
-        {"register", api_register}, {"exit", api_exit},
-        {"kill", api_kill},         {"fork", api_fork},
-        {"sleep", api_sleep},       {"timeout", api_timeout},
-        {"cancel", api_cancel},     {"now", api_now},
-        {"time", api_time},         {"on_stop", api_on_stop},
-        {NULL, NULL},
+        {"call", api_call},       {"try", api_try},           {"send", api_send},
+        {"reply", api_reply},     {"export", api_export},     {"methods", api_methods},
+        {"self", api_self},       {"name", api_name},         {"node", api_node},
+        {"query", api_query},     {"register", api_register}, {"exit", api_exit},
+        {"kill", api_kill},       {"fork", api_fork},         {"sleep", api_sleep},
+        {"timeout", api_timeout}, {"cancel", api_cancel},     {"now", api_now},
+        {"time", api_time},       {"on_stop", api_on_stop},   {NULL, NULL},
     };
     /* what evpt/init.lua and evpt/boot.lua build on, and scripts do not see */
     static const luaL_Reg internal[] = {
-        {"request", api_request},       {"refresh", api_refresh},
-        {"park_new", api_park_new},     {"park", api_park},
-        {"unpark", api_unpark},         {"log", api_log},
-        {"log_wants", api_log_wants},   {"stop_hooks", api_stop_hooks},
-        {"spawn", api_spawn},           {"yield_token", api_yield_token},
-        {"source", api_source},         {NULL, NULL},
+        {"request", api_request},     {"refresh", api_refresh},
+        {"park_new", api_park_new},   {"park", api_park},
+        {"unpark", api_unpark},       {"log", api_log},
+        {"log_wants", api_log_wants}, {"stop_hooks", api_stop_hooks},
+        {"spawn", api_spawn},         {"yield_token", api_yield_token},
+        {"source", api_source},       {NULL, NULL},
     };
     luaL_newlib(L, functions);
     luaL_newlib(L, internal);

@@ -13,17 +13,18 @@ struct evpt_outgoing {
     const char *root;          /* how errors name them: "argument %d", "params" */
     const char *node;          /* NULL: this node */
     size_t node_size;
-    uint32_t handle;           /* of the service, where it is one of this node */
-    uint32_t session;          /* of the wait; 0 for sends */
+    uint32_t handle;  /* of the service, where it is one of this node */
+    uint32_t session; /* of the wait; 0 for sends */
     uint64_t deadline_ns;
 };
 
-/* Posts it. EVPT_CODE_OK, or the code of what went wrong with its text in `error`. Raises where an argument cannot travel, after it
- * has freed `wait` (NULL for sends). */
+/* Posts it. EVPT_CODE_OK, or the code of what went wrong with its text in `error`. Raises where an
+ * argument cannot travel, after it has freed `wait` (NULL for sends). */
 int evpt_post_outgoing(lua_State *L, const struct evpt_outgoing *out, struct evpt_wait *wait,
                        char error[EVPT_VALUE_ERROR_SIZE]);
 
-/* The handle of the service at the index, a name or a handle; 0: there is none. Raises where it is neither. */
+/* The handle of the service at the index, a name or a handle; 0: there is none. Raises where it is
+ * neither. */
 uint32_t evpt_check_service(lua_State *L, int index);
 /* A deadline `ms` from now; FOREVER where it is EVPT_NO_TIMEOUT. */
 uint64_t evpt_deadline_after(struct evpt_vm *vm, lua_Number ms);
@@ -32,8 +33,9 @@ lua_Number evpt_check_timeout(lua_State *L, int index);
 /* Raises unless the running code can wait. */
 void evpt_check_can_wait(lua_State *L);
 
-/* Continuations of a wait for an answer. The stack up to `base` is as it was at the yield, above it are code and results, or code, text,
- * executed. The names for the error object lie at 1 (node, if `remote`), and the two behind. */
+/* Continuations of a wait for an answer. The stack up to `base` is as it was at the yield, above it
+ * are code and results, or code, text, executed. The names for the error object lie at 1 (node, if
+ * `remote`), and the two behind. */
 enum { EVPT_CALL_TRY = 1, EVPT_CALL_REMOTE = 2 };
 static inline lua_KContext evpt_call_context(int base, int flags)
 {

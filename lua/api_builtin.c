@@ -21,7 +21,8 @@ static int builtin_main(lua_State *L)
     return 1;
 }
 
-/* config() -> {services = {{script=, name=, args = {...}, n = count}, ...}, clustername=, stop_timeout_ms=} */
+/* config() -> {services = {{script=, name=, args = {...}, n = count}, ...}, clustername=,
+ * stop_timeout_ms=} */
 static int builtin_config(lua_State *L)
 {
     const struct evpt_config *config = evpt_vm_of(L)->node->config;
@@ -82,7 +83,8 @@ struct problems {
     bool lost;
 };
 
-/* Runs inside the loader, which holds things: must not raise. A line that does not fit into memory is lost, and that is told. */
+/* Runs inside the loader, which holds things: must not raise. A line that does not fit into memory
+ * is lost, and that is told. */
 static int add_problem(lua_State *L)
 {
     lua_pushstring(L, lua_touserdata(L, 2));
@@ -103,7 +105,8 @@ static void on_problem(const char *line, void *user)
     }
 }
 
-/* load_node_list(text | nil) -> {name = "ip:port" | false}, or nil, {problem, ...}. Without text the file is read. */
+/* load_node_list(text | nil) -> {name = "ip:port" | false}, or nil, {problem, ...}. Without text
+ * the file is read. */
 static int builtin_load_node_list(lua_State *L)
 {
     struct evpt_vm *vm = evpt_vm_of(L);
@@ -119,7 +122,8 @@ static int builtin_load_node_list(lua_State *L)
         lua_insert(L, -2);
         return 2;
     }
-    /* Raising from here on would leak the list: the strings are short, and for want of memory the node has other sorrows. */
+    /* Raising from here on would leak the list: the strings are short, and for want of memory the
+     * node has other sorrows. */
     for (size_t i = 0; i < list.count; i++) {
         char addr[EVPT_ADDR_TEXT_SIZE];
         if (list.entries[i].addr.size)
@@ -166,8 +170,7 @@ static void push_service(struct evpt_service *service, uint32_t handle, void *us
     lua_setfield(L, -2, "pinned");
     lua_pushinteger(L, atomic_load_explicit(&service->waiting, memory_order_relaxed));
     lua_setfield(L, -2, "mailbox");
-    lua_pushinteger(
-        L, (lua_Integer)atomic_load_explicit(&service->messages, memory_order_relaxed));
+    lua_pushinteger(L, (lua_Integer)atomic_load_explicit(&service->messages, memory_order_relaxed));
     lua_setfield(L, -2, "messages");
     lua_pushinteger(
         L, (lua_Integer)(atomic_load_explicit(&service->run_ns, memory_order_relaxed) / 1000));

@@ -9,7 +9,8 @@
 
 /* ---- nodes ---- */
 
-/* Is the name in the node list, and not down? Answers are kept as long as nothing has changed in the directory. */
+/* Is the name in the node list, and not down? Answers are kept as long as nothing has changed in
+ * the directory. */
 static bool is_known(lua_State *L, struct evpt_vm *vm, int index)
 {
     struct evpt_clusterclient *client = &vm->node->client;
@@ -39,7 +40,8 @@ static bool is_known(lua_State *L, struct evpt_vm *vm, int index)
     return known;
 }
 
-/* Fills in where a request for the node at 1 goes: the local path for the node's own name. EVPT_CODE_OK or unknown_node. */
+/* Fills in where a request for the node at 1 goes: the local path for the node's own name.
+ * EVPT_CODE_OK or unknown_node. */
 static int set_target(lua_State *L, struct evpt_outgoing *out, char *error)
 {
     struct evpt_vm *vm = evpt_vm_of(L);
@@ -73,10 +75,8 @@ static int request(lua_State *L, int flags, lua_Number timeout_ms)
     struct evpt_vm *vm = evpt_vm_of(L);
     char error[EVPT_VALUE_ERROR_SIZE];
     lua_KContext context = evpt_call_context(3, flags | EVPT_CALL_REMOTE);
-    struct evpt_outgoing out = {.kind = EVPT_MESSAGE_CALL,
-                                .first = 4,
-                                .count = lua_gettop(L) - 3,
-                                .root = "argument %d"};
+    struct evpt_outgoing out = {
+        .kind = EVPT_MESSAGE_CALL, .first = 4, .count = lua_gettop(L) - 3, .root = "argument %d"};
     int code = set_target(L, &out, error);
     evpt_check_can_wait(L);
     if (code)
@@ -133,9 +133,8 @@ static int send_request(lua_State *L, int count, const char *root)
         lua_pushboolean(L, true);
         return 1;
     }
-    struct evpt_error_place place = {.node = lua_tostring(L, 1),
-                                     .service = lua_tostring(L, 2),
-                                     .method = lua_tostring(L, 3)};
+    struct evpt_error_place place = {
+        .node = lua_tostring(L, 1), .service = lua_tostring(L, 2), .method = lua_tostring(L, 3)};
     lua_pushnil(L);
     lua_pushstring(L, error);
     evpt_push_error(L, code, EVPT_EXECUTED_NO, &place);
@@ -156,12 +155,12 @@ static int api_remote_send(lua_State *L)
 
 /* ---- remoteCall(node, service, method, params, callback [, timeout_ms]) -> session ---- */
 
-/* It is certain already that it fails: the callback still runs, once, and not before this function has returned. */
+/* It is certain already that it fails: the callback still runs, once, and not before this function
+ * has returned. */
 static void fork_failure(lua_State *L, uint32_t session, int code, const char *text)
 {
-    struct evpt_error_place place = {.node = lua_tostring(L, 1),
-                                     .service = lua_tostring(L, 2),
-                                     .method = lua_tostring(L, 3)};
+    struct evpt_error_place place = {
+        .node = lua_tostring(L, 1), .service = lua_tostring(L, 2), .method = lua_tostring(L, 3)};
     lua_pushvalue(L, 5);
     lua_pushinteger(L, session);
     lua_pushinteger(L, code);

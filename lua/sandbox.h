@@ -24,7 +24,8 @@ struct evpt_sandbox_limits {
     uint64_t instructions;
     /* CPU time, for what one instruction can cost: comparing two strings of megabytes is one. */
     uint64_t cpu_ns;
-    /* A global whose `NAME = nil` means something other than its absence: it is then `false`. NULL: none. */
+    /* A global whose `NAME = nil` means something other than its absence: it is then `false`. NULL:
+     * none. */
     const char *nil_is_false;
 };
 

@@ -10,7 +10,8 @@
 #include <string.h>
 
 #define NONE UINT32_MAX
-#define READY_MAX 1024 /* ready tasks that one run resumes: the next message is not to wait for ever */
+#define READY_MAX                                                                                  \
+    1024 /* ready tasks that one run resumes: the next message is not to wait for ever */
 
 /* ---- tasks ---- */
 
@@ -24,7 +25,8 @@ static struct evpt_task *make_task(struct evpt_vm *vm)
     lua_pop(L, 1);
     struct evpt_task *task = evpt_sys_zalloc(sizeof(*task));
     if (!task)
-        luaL_error(L, "out of memory"); /* the coroutine is collected when its number is used again */
+        luaL_error(L,
+                   "out of memory"); /* the coroutine is collected when its number is used again */
     vm->next_task = number;
     task->co = co;
     task->number = number;
@@ -84,7 +86,8 @@ int evpt_task_yield(lua_State *L, lua_KContext context, lua_KFunction k)
     return lua_yieldk(L, 1, context, k);
 }
 
-/* For Lua: the value that marks our yields, so that nested coroutines can pass them on (evpt/init.lua). */
+/* For Lua: the value that marks our yields, so that nested coroutines can pass them on
+ * (evpt/init.lua). */
 void evpt_push_yield_token(lua_State *L)
 {
     lua_pushlightuserdata(L, (void *)&yield_token);
@@ -124,10 +127,10 @@ static void reply_results(struct evpt_vm *vm, struct evpt_task *task, int count)
     char error[EVPT_VALUE_ERROR_SIZE];
     struct evpt_message *reply = evpt_reply_new(64);
     int first = lua_gettop(task->co) - count + 1;
-    int status = reply ? evpt_value_encode(task->co, first, count, &reply,
-                                           vm->node->config->cluster.message_max, "result %d",
-                                           error)
-                       : -EVPT_ELIMIT;
+    int status = reply
+                     ? evpt_value_encode(task->co, first, count, &reply,
+                                         vm->node->config->cluster.message_max, "result %d", error)
+                     : -EVPT_ELIMIT;
     if (status == 0) {
         evpt_reply_finish(reply);
         evpt_post_reply(&vm->node->scheduler, vm->worker, task->source, task->session, reply);
@@ -149,7 +152,8 @@ static int describe(lua_State *L)
     return 1;
 }
 
-/* Pushes on vm->L the text of the error on top of co's stack, and behind it that with co's traceback. */
+/* Pushes on vm->L the text of the error on top of co's stack, and behind it that with co's
+ * traceback. */
 static void push_error_texts(struct evpt_vm *vm, lua_State *co)
 {
     lua_State *L = vm->L;
@@ -246,7 +250,8 @@ struct evpt_wait *evpt_wait_new(struct evpt_vm *vm, lua_State *L, enum evpt_wait
     vm->first_free = wait->next;
     wait->session += EVPT_WAITS_MAX; /* the next generation */
     if (wait->session < EVPT_WAITS_MAX)
-        wait->session += EVPT_WAITS_MAX; /* wrapped: generation 0 is not used, so that no session is 0 */
+        wait->session +=
+            EVPT_WAITS_MAX; /* wrapped: generation 0 is not used, so that no session is 0 */
     wait->kind = (uint8_t)kind;
     wait->task = vm->task;
     atomic_store_explicit(&vm->wait_count,
@@ -290,7 +295,8 @@ static void take_function(struct evpt_vm *vm, lua_State *co, const struct evpt_w
     lua_remove(co, -2);
 }
 
-/* A call that timed out here: its slot waits for the late answer, lest that be taken for another call's. */
+/* A call that timed out here: its slot waits for the late answer, lest that be taken for another
+ * call's. */
 static void keep_late(struct evpt_vm *vm, struct evpt_wait *wait)
 {
     wait->kind = EVPT_WAIT_LATE;
@@ -311,7 +317,8 @@ static void keep_late(struct evpt_vm *vm, struct evpt_wait *wait)
     evpt_wait_free(vm, oldest);
 }
 
-/* Its answer has come after all. Slots leave the list at its front only, so this frees the settled ones there. */
+/* Its answer has come after all. Slots leave the list at its front only, so this frees the settled
+ * ones there. */
 static void settle_late(struct evpt_vm *vm, struct evpt_wait *wait)
 {
     wait->session &= EVPT_WAITS_MAX - 1; /* no session any more: nothing finds it */
@@ -358,13 +365,15 @@ static void push_failure(lua_State *co, const struct evpt_message *message)
     size = (uint32_t)strlen(text);
     evpt_reader_init(&reader, message->data + message->args_at, message->args_size);
     if (evpt_read_array(&reader, &count) == 0 && count > 0)
-        (void)evpt_read_str(&reader, &text, &size); /* where it is no text, that of the code stays */
+        (void)evpt_read_str(&reader, &text,
+                            &size); /* where it is no text, that of the code stays */
     lua_pushinteger(co, message->code);
     lua_pushlstring(co, text, size);
     lua_pushinteger(co, evpt_reply_executed(message));
 }
 
-/* Pushes the code and what goes with it: the results, or text and executed. Returns how many values. */
+/* Pushes the code and what goes with it: the results, or text and executed. Returns how many
+ * values. */
 static int push_outcome(lua_State *co, const struct evpt_message *message)
 {
     static const char unreadable[] = "the results cannot be read";
@@ -393,7 +402,8 @@ static int push_timeout(lua_State *co)
     return 3;
 }
 
-/* callback(session, code, rtbl): the first result, or the error object. `message` NULL: the deadline has passed. */
+/* callback(session, code, rtbl): the first result, or the error object. `message` NULL: the
+ * deadline has passed. */
 static void start_callback(struct evpt_vm *vm, struct evpt_wait *wait,
                            const struct evpt_message *message)
 {
@@ -404,7 +414,8 @@ static void start_callback(struct evpt_vm *vm, struct evpt_wait *wait,
     luaL_checkstack(co, 16, NULL);
     lua_rawgeti(co, LUA_REGISTRYINDEX, EVPT_REF_WAIT_VALUES);
     for (int i = 0; i < 4; i++)
-        lua_rawgeti(co, 1, evpt_wait_values(wait) + i); /* 2 function, 3 node, 4 service, 5 method */
+        lua_rawgeti(co, 1,
+                    evpt_wait_values(wait) + i); /* 2 function, 3 node, 4 service, 5 method */
     place.node = lua_tostring(co, 3);
     place.service = lua_tostring(co, 4);
     place.method = lua_tostring(co, 5);

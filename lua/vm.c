@@ -96,9 +96,9 @@ static void set_package(lua_State *L, const struct evpt_config *config)
 static int set_up(lua_State *L)
 {
     struct evpt_vm *vm = evpt_vm_of(L);
-    static const enum evpt_vm_ref tables[] = {EVPT_REF_METHODS, EVPT_REF_TASKS,
+    static const enum evpt_vm_ref tables[] = {EVPT_REF_METHODS,     EVPT_REF_TASKS,
                                               EVPT_REF_WAIT_VALUES, EVPT_REF_HANDLES,
-                                              EVPT_REF_NODES, EVPT_REF_STOP_HOOKS};
+                                              EVPT_REF_NODES,       EVPT_REF_STOP_HOOKS};
     luaL_openlibs(L);
     for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
         set_ref_table(L, tables[i]);
@@ -192,7 +192,8 @@ static bool has_dispatch(lua_State *L)
     return has;
 }
 
-/* The task's coroutine gets the function and what comes before the arguments; its kind says how it ends. */
+/* The task's coroutine gets the function and what comes before the arguments; its kind says how it
+ * ends. */
 static bool begin_task(struct evpt_vm *vm, struct evpt_task *task,
                        const struct evpt_message *message)
 {
@@ -204,7 +205,8 @@ static bool begin_task(struct evpt_vm *vm, struct evpt_task *task,
         found = push_life_cycle(co, message);
     } else if (has_dispatch(co) && (!(message->flags & EVPT_MESSAGE_REMOTE) || vm->builtin ||
                                     push_method(vm, co, message, &code))) {
-        /* from another node only what is exported, here too; builtin: the console, from the admin socket */
+        /* from another node only what is exported, here too; builtin: the console, from the admin
+         * socket */
         lua_settop(co, 0);
         task->kind = EVPT_TASK_DISPATCH;
         lua_rawgeti(co, LUA_REGISTRYINDEX, EVPT_REF_DISPATCH);
@@ -244,8 +246,8 @@ static void handle_request(struct evpt_vm *vm, struct evpt_message *message)
         evpt_message_free(message);
         return;
     }
-    struct evpt_task *task = evpt_task_new(vm, EVPT_TASK_REQUEST, method_text(message),
-                                           message->method_size);
+    struct evpt_task *task =
+        evpt_task_new(vm, EVPT_TASK_REQUEST, method_text(message), message->method_size);
     vm->setup = task;
     if (!begin_task(vm, task, message)) {
         vm->setup = NULL;
@@ -295,7 +297,8 @@ static int run_messages(lua_State *L)
     return 0;
 }
 
-/* An error got out of run_messages: there was no memory to prepare something. Whoever waits for it is told. */
+/* An error got out of run_messages: there was no memory to prepare something. Whoever waits for it
+ * is told. */
 static void recover(struct evpt_vm *vm)
 {
     lua_settop(vm->L, 0);

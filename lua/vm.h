@@ -1,13 +1,14 @@
 /* VM host: a Lua service. One Lua state, run by the scheduler as one actor (services/service.h).
  *
- * Each request runs in a coroutine of its own, a task. A task that waits (for an answer, a timer, a wake-up) has yielded and
- * holds an entry in `waits`, a table of slots; what ends the wait finds the entry by its session, takes it out, and resumes the task. An entry
- * is taken out before anything else happens, so a wait ends exactly once.
+ * Each request runs in a coroutine of its own, a task. A task that waits (for an answer, a timer, a
+ * wake-up) has yielded and holds an entry in `waits`, a table of slots; what ends the wait finds
+ * the entry by its session, takes it out, and resumes the task. An entry is taken out before
+ * anything else happens, so a wait ends exactly once.
  *
  *     new --.start--> script, __main__ --reply--> serving --exit, kill--> stopped
  *
- * Everything here runs on the worker that runs the service. C code that may raise holds no message: the one at hand is in
- * `current`, which the pcall around the whole run answers and frees.
+ * Everything here runs on the worker that runs the service. C code that may raise holds no message:
+ * the one at hand is in `current`, which the pcall around the whole run answers and frees.
  */
 #ifndef EVPT_LUA_VM_H
 #define EVPT_LUA_VM_H
@@ -19,7 +20,8 @@
 
 struct evpt_vm;
 
-/* Fixed places in the registry table of each state: integer keys, for lua_rawgeti. LUA_RIDX_LAST is 2. */
+/* Fixed places in the registry table of each state: integer keys, for lua_rawgeti. LUA_RIDX_LAST
+ * is 2. */
 enum evpt_vm_ref {
     EVPT_REF_EXPORTS = 10, /* methods other nodes may call; nil until evpt.export is called */
     EVPT_REF_METHODS,      /* methods of evpt.methods */
@@ -42,14 +44,14 @@ enum evpt_task_kind {
 };
 
 struct evpt_task {
-    struct evpt_list link; /* in vm->spare, or in vm->running for those that have begun */
+    struct evpt_list link;       /* in vm->spare, or in vm->running for those that have begun */
     struct evpt_list ready_link; /* in vm->ready */
     lua_State *co;
-    uint32_t number;       /* in EVPT_REF_TASKS */
+    uint32_t number;          /* in EVPT_REF_TASKS */
     uint32_t source, session; /* who is to get the reply; session 0: nobody */
     uint8_t kind;
-    int ready_values;      /* values on co's stack to resume with, while in vm->ready */
-    char method[40];       /* for logs; cut */
+    int ready_values; /* values on co's stack to resume with, while in vm->ready */
+    char method[40];  /* for logs; cut */
 };
 
 enum evpt_wait_kind {
@@ -59,7 +61,8 @@ enum evpt_wait_kind {
     EVPT_WAIT_SLEEP,    /* task waits for a time */
     EVPT_WAIT_TIMER,    /* evpt.timeout: a function waits for a time */
     EVPT_WAIT_WAKEUP,   /* task waits for evpt.wakeup */
-    EVPT_WAIT_LATE,     /* the call timed out, its answer may still come: the slot is not reused until then */
+    EVPT_WAIT_LATE, /* the call timed out, its answer may still come: the slot is not reused until
+                       then */
 };
 
 struct evpt_wait {
@@ -74,8 +77,9 @@ struct evpt_wait {
 
 #define EVPT_WAIT_CHUNK 64
 #define EVPT_WAITS_MAX (1u << 20)
-#define EVPT_WAITS_LATE_MAX 65536 /* late answers that are waited for at a time: the oldest is then given up */
-#define EVPT_TASKS_SPARE_MAX 256  /* coroutines kept for reuse */
+#define EVPT_WAITS_LATE_MAX                                                                        \
+    65536 /* late answers that are waited for at a time: the oldest is then given up */
+#define EVPT_TASKS_SPARE_MAX 256 /* coroutines kept for reuse */
 
 struct evpt_vm {
     struct evpt_node *node;
@@ -101,9 +105,10 @@ struct evpt_vm {
     bool stopping;
 };
 
-/* A new Lua service: its state is made when a worker first runs it. `script` is "launcher" and so on for built-in ones (they come
- * from the program itself), else it is looked up in `path`. Its handle; 0: no memory or too many services. It does
- * nothing until it gets a `.start` call. Any thread (`self` as in evpt_post). */
+/* A new Lua service: its state is made when a worker first runs it. `script` is "launcher" and so
+ * on for built-in ones (they come from the program itself), else it is looked up in `path`. Its
+ * handle; 0: no memory or too many services. It does nothing until it gets a `.start` call. Any
+ * thread (`self` as in evpt_post). */
 uint32_t evpt_vm_spawn(struct evpt_node *node, struct evpt_worker *self, const char *script,
                        const char *name, bool builtin);
 
@@ -127,14 +132,16 @@ static inline lua_Integer evpt_wait_values(const struct evpt_wait *wait)
 void evpt_wait_arm(struct evpt_vm *vm, struct evpt_wait *wait, uint64_t deadline_ns);
 /* Yields the running task; `k` gets what it is resumed with on top of the stack. To be returned. */
 int evpt_task_yield(lua_State *L, lua_KContext context, lua_KFunction k);
-/* A new task that runs the function and `args` values on top of L's stack (they are popped) as soon as the running one yields or ends. */
+/* A new task that runs the function and `args` values on top of L's stack (they are popped) as soon
+ * as the running one yields or ends. */
 struct evpt_task *evpt_task_fork(struct evpt_vm *vm, lua_State *L, int args,
                                  enum evpt_task_kind kind, const char *method);
 /* A task without anything on its coroutine's stack; raises where memory is refused. */
 struct evpt_task *evpt_task_new(struct evpt_vm *vm, enum evpt_task_kind kind, const char *method,
                                 size_t method_size);
 void evpt_task_free(struct evpt_vm *vm, struct evpt_task *task, bool reusable);
-/* Starts or continues a task with the `values` on top of its coroutine's stack (for a new one, the function below them). */
+/* Starts or continues a task with the `values` on top of its coroutine's stack (for a new one, the
+ * function below them). */
 void evpt_task_resume(struct evpt_vm *vm, struct evpt_task *task, int values);
 /* Due timers and ready tasks, until there are none, or as many as are good for one run. */
 void evpt_vm_run_ready(struct evpt_vm *vm);
@@ -147,7 +154,8 @@ void evpt_task_reply_error(struct evpt_vm *vm, const struct evpt_task *task, int
                            const char *text, size_t size);
 /* The value that marks our yields, for Lua code that resumes coroutines of its own. */
 void evpt_push_yield_token(lua_State *L);
-/* A task that waited goes on, with `values` values on its coroutine's stack, as soon as the running one yields or ends. */
+/* A task that waited goes on, with `values` values on its coroutine's stack, as soon as the running
+ * one yields or ends. */
 void evpt_task_ready(struct evpt_vm *vm, struct evpt_task *task, int values);
 
 /* Pushes an error object. `message` is on top of the stack and is replaced by it. */
@@ -162,7 +170,8 @@ int evpt_open_core(lua_State *L);         /* `evpt` functions written in C */
 int evpt_open_cluster_core(lua_State *L); /* `evpt.cluster` functions written in C */
 int evpt_open_builtin(lua_State *L);      /* what built-in services need */
 
-/* Lua sources that are part of the program: "evpt", "evpt.cluster", "service.launcher" ... (generated). */
+/* Lua sources that are part of the program: "evpt", "evpt.cluster", "service.launcher" ...
+ * (generated). */
 struct evpt_embedded {
     const char *name, *text;
     size_t size;

@@ -5,7 +5,7 @@
  * other threads may touch is a pair (pair.h) or a wake.
  *
  * One turn:
- *   1. settle: hooks' `before` (pairs hand over what they got) and deferred work (streams flush),
+ *   1. settle: hooks' `before` (pairs hand over what they got), then deferred work (streams flush)
  *      until there is none left, at most EVPT_LOOP_SETTLE_MAX rounds
  *   2. changed interests are handed to epoll, one call per changed watcher
  *   3. one wait: until the next timer or the turn's deadline; not at all if step 1 ran anything, so
@@ -33,7 +33,7 @@
 #include "reactor/timer.h"
 
 #define EVPT_LOOP_EVENTS_MAX 256 /* fetched by one wait: bounds the time between two flushes */
-#define EVPT_LOOP_SETTLE_MAX 8   /* rounds of hooks and deferred work before a wait */
+#define EVPT_LOOP_SETTLE_MAX 8   /* rounds of deferred work before a wait */
 #define EVPT_LOOP_SCRATCH (256 * 1024) /* one read's worth: bigger gains nothing on loopback */
 
 struct evpt_loop;

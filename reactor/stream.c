@@ -228,7 +228,7 @@ static void drop_tail(struct evpt_stream *stream)
 static void report_close(struct evpt_stream *stream)
 {
     drop_tail(stream);
-    stream->written_total = stream->queued_total;
+    stream->queued_total = stream->written_total; /* what was dropped is not queued any more, and was never written */
     while (stream->first) {
         if (!drop_segment(stream))
             return;
@@ -514,7 +514,7 @@ void evpt_stream_fini(struct evpt_stream *stream)
         set_state(stream, IDLE);
     evpt_deferred_cancel(&stream->work);
     drop_tail(stream);
-    stream->written_total = stream->queued_total;
+    stream->queued_total = stream->written_total;
     while (stream->first && drop_segment(stream))
         continue;
     stream->loop = NULL;

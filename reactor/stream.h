@@ -65,8 +65,8 @@ struct evpt_stream { /* caller's storage; must not move while started */
     struct evpt_watch watch;
     struct evpt_deferred work; /* pending while there is something new to write or to report */
     struct evpt_stream_block *first, *last;
-    uint64_t queued_total;  /* bytes ever queued */
-    uint64_t written_total; /* bytes ever handed to the socket, or dropped */
+    uint64_t queued_total;  /* bytes ever queued, less those that were dropped at the end */
+    uint64_t written_total; /* bytes ever handed to the socket */
     uint64_t read_total;
     uint8_t *tail; /* unconsumed bytes, NULL where there are none */
     size_t tail_size, tail_room;

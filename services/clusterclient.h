@@ -82,7 +82,7 @@ struct evpt_clusterclient {
     uint32_t table_capacity;       /* a power of two */
     struct evpt_context **session2context; /* open addressing by session */
     uint32_t context_bits, context_count;  /* 2^bits cells; 0: none yet */
-    struct evpt_list spare; /* contexts for reuse */
+    struct evpt_list spare;                /* contexts for reuse */
     uint32_t spare_count;
     uint32_t next_session;
     bool stopping;

@@ -11,10 +11,12 @@
 
 #define NO_SLOT UINT32_MAX
 #define CAPACITY_MIN 64
-#define CAPACITY_MAX (1u << 24) /* slot numbers take 24 bits of a session, its generation the other 8 */
+#define CAPACITY_MAX                                                                               \
+    (1u << 24) /* slot numbers take 24 bits of a session, its generation the other 8 */
 
-/* A session of this node's is generation << 24 | slot. It never leaves the node and is answered at most once by the very service that
- * it was given to, so 8 bits of generation are a guard against our own mistakes, not against a peer's. */
+/* A session of this node's is generation << 24 | slot. It never leaves the node and is answered at
+ * most once by the very service that it was given to, so 8 bits of generation are a guard against
+ * our own mistakes, not against a peer's. */
 struct evpt_served {
     uint32_t connection; /* 0: free */
     uint32_t frame_session;
@@ -86,7 +88,8 @@ static void send_error(struct evpt_clusterserver *server, struct evpt_session *s
         return;
     reply->session = frame_session;
     int error = evpt_session_send(session, reply, NULL);
-    /* Not even an error fits into the send queue: this peer asks and does not read. Better lost than waiting. */
+    /* Not even an error fits into the send queue: this peer asks and does not read. Better lost
+     * than waiting. */
     if (error == -EVPT_ELIMIT)
         evpt_session_close(session, false, "send_buffer_max: the peer does not read its replies");
 }
@@ -115,7 +118,8 @@ void evpt_clusterserver_reply(struct evpt_clusterserver *server, struct evpt_mes
     }
     uint32_t frame_session = entry->frame_session;
     message->session = frame_session;
-    /* Replies of one service to one caller stay in order; a caller that does not say who it is gets each as soon as it can be. */
+    /* Replies of one service to one caller stay in order; a caller that does not say who it is gets
+     * each as soon as it can be. */
     message->lane = entry->source ? (uint64_t)entry->handle << 32 | entry->source : 0;
     forget(server, entry);
     int error = evpt_session_send(session, message, NULL);
@@ -179,9 +183,9 @@ static void deliver(struct evpt_clusterserver *server, struct evpt_session *sess
         }
     }
     message->session = local_session;
-    int error = evpt_post(server->scheduler,
-                          server->only ? NULL : evpt_scheduler_loop_worker(server->scheduler),
-                          message);
+    int error =
+        evpt_post(server->scheduler,
+                  server->only ? NULL : evpt_scheduler_loop_worker(server->scheduler), message);
     if (!error)
         return;
     if (local_session)
@@ -215,8 +219,8 @@ void evpt_clusterserver_on_request(struct evpt_clusterserver *server, struct evp
     if (server->only && message->target != server->only)
         message->target = 0;
     if (!message->target) {
-        snprintf(text, sizeof(text), "no service %.*s", info.service_size < 64 ? (int)info.service_size : 64,
-                 info.service);
+        snprintf(text, sizeof(text), "no service %.*s",
+                 info.service_size < 64 ? (int)info.service_size : 64, info.service);
         refuse(server, session, message, EVPT_CODE_UNKNOWN_SERVICE, text);
         return;
     }
@@ -225,8 +229,7 @@ void evpt_clusterserver_on_request(struct evpt_clusterserver *server, struct evp
 
 /* ---- connections ---- */
 
-void evpt_clusterserver_on_accepted(struct evpt_clusterserver *server,
-                                    struct evpt_session *session)
+void evpt_clusterserver_on_accepted(struct evpt_clusterserver *server, struct evpt_session *session)
 {
     evpt_logf(server->log, EVPT_LOG_DEBUG, "clusterserver", "%s connected",
               evpt_session_peer_addr(session));
@@ -246,9 +249,8 @@ void evpt_clusterserver_on_closed(struct evpt_clusterserver *server, struct evpt
     /* Requests in progress find out when they are answered. */
     bool said_hello = evpt_session_said_hello(session);
     evpt_logf(server->log, error == -EVPT_EPROTOCOL ? EVPT_LOG_WARN : EVPT_LOG_INFO,
-              "clusterserver", "connection from %s%s%s closed: %s",
-              evpt_session_peer_addr(session), said_hello ? " " : "",
-              evpt_session_peer_name(session), reason);
+              "clusterserver", "connection from %s%s%s closed: %s", evpt_session_peer_addr(session),
+              said_hello ? " " : "", evpt_session_peer_name(session), reason);
 }
 
 void evpt_clusterserver_drain(struct evpt_clusterserver *server)

@@ -1,10 +1,11 @@
-/* clusterserver: which service a request from another node is for, and which connection its answer goes to.
+/* clusterserver: which service a request from another node is for, and which connection its answer
+ * goes to.
  *
- * A request that came in gets an entry in session2context (connection, session on that connection) under a session of this
- * node's, and goes to the mailbox of the service as a message from this pinned service; the answer finds the entry again.
- * An answer whose connection has gone meanwhile is dropped (SEED.md, error handling).
- * The admin socket is a second one of these, on the main thread's loop, that reaches the console and nothing else (`only`).
- * The loop's thread only.
+ * A request that came in gets an entry in session2context (connection, session on that connection)
+ * under a session of this node's, and goes to the mailbox of the service as a message from this
+ * pinned service; the answer finds the entry again. An answer whose connection has gone meanwhile
+ * is dropped (SEED.md, error handling). The admin socket is a second one of these, on the main
+ * thread's loop, that reaches the console and nothing else (`only`). The loop's thread only.
  */
 #ifndef EVPT_SERVICES_CLUSTERSERVER_H
 #define EVPT_SERVICES_CLUSTERSERVER_H
@@ -29,7 +30,8 @@ struct evpt_clusterserver {
     struct evpt_served *served; /* session2context: slots, indexed by the low bits of the session */
     uint32_t capacity, count;
     uint32_t first_free;
-    /* The names asked for last, and who had them: names are looked up under a lock, and few are in use. */
+    /* The names asked for last, and who had them: names are looked up under a lock, and few are in
+     * use. */
     struct evpt_known_name {
         char name[32];
         uint32_t size, handle;

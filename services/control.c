@@ -18,8 +18,7 @@ struct answer {
 static struct evpt_writer room(struct answer *answer, size_t bytes)
 {
     struct evpt_writer writer = {0};
-    struct evpt_message *grown =
-        answer->error ? NULL : evpt_message_grow(answer->message, bytes);
+    struct evpt_message *grown = answer->error ? NULL : evpt_message_grow(answer->message, bytes);
     if (!grown) {
         answer->error = -ENOMEM;
         return writer;
@@ -92,15 +91,14 @@ static void finish(struct evpt_node *node, const struct evpt_message *request,
     } else {
         evpt_reply_finish(answer->message);
     }
-    evpt_post_reply(&node->scheduler, evpt_scheduler_loop_worker(&node->scheduler),
-                    request->source, request->session, answer->message);
+    evpt_post_reply(&node->scheduler, evpt_scheduler_loop_worker(&node->scheduler), request->source,
+                    request->session, answer->message);
 }
 
 static void fail(struct evpt_node *node, const struct evpt_message *request, const char *text)
 {
-    evpt_post_reply(&node->scheduler, evpt_scheduler_loop_worker(&node->scheduler),
-                    request->source, request->session,
-                    evpt_reply_error(EVPT_CODE_FAILED, text, strlen(text)));
+    evpt_post_reply(&node->scheduler, evpt_scheduler_loop_worker(&node->scheduler), request->source,
+                    request->session, evpt_reply_error(EVPT_CODE_FAILED, text, strlen(text)));
 }
 
 /* ---- methods ---- */
@@ -165,8 +163,7 @@ static void put_names(struct answer *answer, const char *key, const char **names
         put_str(answer, names[i]);
 }
 
-static void do_apply(struct evpt_node *node, struct evpt_message *request,
-                     struct evpt_reader *args)
+static void do_apply(struct evpt_node *node, struct evpt_message *request, struct evpt_reader *args)
 {
     struct evpt_node_list list = {0};
     struct evpt_node_diff diff = {0};
@@ -220,8 +217,7 @@ static void put_peer(struct answer *answer, const struct evpt_peer *peer)
     put_field(answer, "failures", peer->failures);
 }
 
-static void do_nodes(struct evpt_node *node, struct evpt_message *request,
-                     struct evpt_reader *args)
+static void do_nodes(struct evpt_node *node, struct evpt_message *request, struct evpt_reader *args)
 {
     uint32_t listed = 0;
     for (uint32_t i = 0; i < node->client.peer_count; i++)
@@ -240,8 +236,7 @@ static int64_t load(_Atomic uint64_t *counter)
     return (int64_t)atomic_load_explicit(counter, memory_order_relaxed);
 }
 
-static void do_stat(struct evpt_node *node, struct evpt_message *request,
-                    struct evpt_reader *args)
+static void do_stat(struct evpt_node *node, struct evpt_message *request, struct evpt_reader *args)
 {
     const struct {
         const char *name;
@@ -284,8 +279,7 @@ void evpt_control_check_drain(struct evpt_node *node)
     evpt_message_free(waiter);
 }
 
-static void do_drain(struct evpt_node *node, struct evpt_message *request,
-                     struct evpt_reader *args)
+static void do_drain(struct evpt_node *node, struct evpt_message *request, struct evpt_reader *args)
 {
     evpt_clusterserver_drain(&node->server);
     if (node->drain_waiter) { /* asked again: the earlier one is given up */
@@ -330,8 +324,7 @@ void evpt_control_message(struct evpt_node *node, struct evpt_message *message)
 {
     const char *name = (const char *)message->data + message->method_at;
     for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
-        if (message->kind != EVPT_MESSAGE_CALL ||
-            strlen(methods[i].name) != message->method_size ||
+        if (message->kind != EVPT_MESSAGE_CALL || strlen(methods[i].name) != message->method_size ||
             memcmp(methods[i].name, name, message->method_size) != 0)
             continue;
         struct evpt_reader args;

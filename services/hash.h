@@ -1,5 +1,6 @@
 /* FNV-1a, for tables of names: short keys, well spread in the low bits. The tables of those who use
- * it are bounded by the node's own configuration and scripts, so no stranger can aim at a bucket. */
+ * it are bounded by the node's own configuration and scripts, so no stranger can aim at a bucket.
+ */
 #ifndef EVPT_SERVICES_HASH_H
 #define EVPT_SERVICES_HASH_H
 

@@ -90,15 +90,13 @@ static const struct evpt_cluster_sink cluster_sink = {
 };
 
 /* The admin socket has a server side only, and its connections are not worth a line each. */
-static void on_admin_request(void *user, struct evpt_session *session,
-                             struct evpt_message *message)
+static void on_admin_request(void *user, struct evpt_session *session, struct evpt_message *message)
 {
     struct evpt_node *node = user;
     evpt_clusterserver_on_request(&node->admin, session, message);
 }
 
-static void on_admin_closed(void *user, struct evpt_session *session, int error,
-                            const char *reason)
+static void on_admin_closed(void *user, struct evpt_session *session, int error, const char *reason)
 {
     struct evpt_node *node = user;
     if (error == -EVPT_EPROTOCOL)
@@ -232,8 +230,8 @@ int evpt_node_init(struct evpt_node *node, const char *name, const struct evpt_a
     node->on_main = on_main;
     node->user = user;
     node->started_ns = evpt_sys_now_ns();
-    int error = evpt_log_init(&node->log, name, config->log.file, config->log.json,
-                              config->log.level);
+    int error =
+        evpt_log_init(&node->log, name, config->log.file, config->log.json, config->log.level);
     if (!error)
         error = evpt_ev_thread_init(&node->cluster, on_cluster_messages, node);
     if (!error)
@@ -285,7 +283,8 @@ void evpt_node_fini(struct evpt_node *node)
     evpt_cluster_mgr_fini(&node->mgr);
     evpt_message_free(node->drain_waiter);
     node->drain_waiter = NULL;
-    evpt_scheduler_fini(&node->scheduler); /* services still answer: the pairs take it, and free it at the end */
+    evpt_scheduler_fini(
+        &node->scheduler); /* services still answer: the pairs take it, and free it at the end */
     evpt_clusterclient_fini(&node->client);
     evpt_clusterserver_fini(&node->server);
     evpt_clusterserver_fini(&node->admin);

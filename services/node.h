@@ -1,10 +1,12 @@
 /* A node: everything below Lua, put together.
  *
- * The cluster thread is the scheduler's worker 0, which turns `cluster.loop` (services/scheduler.h); cluster_mgr, clusterclient,
- * clusterserver and `control` live on that loop. The main thread has a loop of its own, with the admin socket and
- * the pinned service `main`, through which the launcher tells it how the start and the stop went.
+ * The cluster thread is the scheduler's worker 0, which turns `cluster.loop`
+ * (services/scheduler.h); cluster_mgr, clusterclient, clusterserver and `control` live on that
+ * loop. The main thread has a loop of its own, with the admin socket and the pinned service `main`,
+ * through which the launcher tells it how the start and the stop went.
  *
- *     evpt_node_init; (spawn the first service); evpt_node_start; ... evpt_node_stop; evpt_node_fini
+ *     evpt_node_init; (spawn the first service); evpt_node_start; ... evpt_node_stop;
+ * evpt_node_fini
  */
 #ifndef EVPT_SERVICES_NODE_H
 #define EVPT_SERVICES_NODE_H
@@ -31,7 +33,8 @@ struct evpt_node {
     struct evpt_cluster_mgr mgr;
     struct evpt_clusterclient client;
     struct evpt_clusterserver server;
-    uint32_t control; /* handle of the pinned service that the Lua services drive the cluster with */
+    uint32_t
+        control; /* handle of the pinned service that the Lua services drive the cluster with */
 
     struct evpt_ev_thread main; /* loop and pair of the main thread */
     struct evpt_cluster_mgr admin_mgr;
@@ -50,11 +53,13 @@ int evpt_node_init(struct evpt_node *node, const char *name, const struct evpt_a
                    const struct evpt_config *config, evpt_node_main_fn on_main, void *user);
 /* Starts the threads. */
 int evpt_node_start(struct evpt_node *node);
-/* Opens the admin socket of the configuration; only `console` can be reached through it. 0 or -errno. */
+/* Opens the admin socket of the configuration; only `console` can be reached through it. 0 or
+ * -errno. */
 int evpt_node_open_admin(struct evpt_node *node, uint32_t console);
 /* Asks the threads to end. */
 void evpt_node_stop(struct evpt_node *node);
-/* Waits for that. False: a handler has not returned by the deadline, and the process can only be ended. */
+/* Waits for that. False: a handler has not returned by the deadline, and the process can only be
+ * ended. */
 bool evpt_node_join_until(struct evpt_node *node, uint64_t deadline_ns);
 /* NULL and zeroed are fine. */
 void evpt_node_fini(struct evpt_node *node);

@@ -203,7 +203,8 @@ static void take_tick(struct evpt_service *service)
 {
     atomic_store_explicit(&service->tick_queued, false, memory_order_release);
     service->armed_ns = EVPT_FOREVER;
-    /* the run may have begun before the time came: by its clock the tick would be early, and useless */
+    /* the run may have begun before the time came: by its clock the tick would be early, and
+     * useless */
     service->run_now_ns = evpt_sys_now_ns();
     if (service->ops && service->ops->tick)
         service->ops->tick(service);
@@ -220,9 +221,6 @@ static void take_start(struct evpt_service *service, struct evpt_message *messag
     service->cost_ns = EVPT_SHORT_NS * 2; /* not known to be short yet */
     service->exiting = false;
     service->armed_ns = EVPT_FOREVER;
-    atomic_store_explicit(&service->messages, 0, memory_order_relaxed);
-    atomic_store_explicit(&service->run_ns, 0, memory_order_relaxed);
-    atomic_store_explicit(&service->refused, 0, memory_order_relaxed);
 }
 
 /* The next entry of the mailbox, or NULL where this run is over or nothing is there. */
@@ -298,6 +296,9 @@ static void end_service(struct evpt_service *service)
     service->ops = NULL;
     service->user = NULL;
     service->exiting = false;
+    atomic_store_explicit(&service->messages, 0, memory_order_relaxed);
+    atomic_store_explicit(&service->run_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&service->refused, 0, memory_order_relaxed);
     /* Who claims the slot from now on sends its START into this very mailbox, where it waits for
      * its turn. */
     evpt_registry_release(&scheduler->registry, service);
@@ -685,12 +686,11 @@ static int before_wait(struct evpt_loop_hook *hook)
     return 0;
 }
 
-/* The loop is about to block. Messages that its pairs have handed over just now may have made services runnable in the
- * holder's queue, and nobody else has been woken for them. */
+/* The loop is about to block. Messages that its pairs have handed over just now may have made
+ * services runnable in the holder's queue, and nobody else has been woken for them. */
 static bool may_block(struct evpt_loop_hook *hook)
 {
-    struct evpt_scheduler *scheduler =
-        EVPT_CONTAINER_OF(hook, struct evpt_scheduler, rest_hook);
+    struct evpt_scheduler *scheduler = EVPT_CONTAINER_OF(hook, struct evpt_scheduler, rest_hook);
     return !atomic_load_explicit(&scheduler->fresh, memory_order_relaxed);
 }
 

@@ -80,12 +80,14 @@ struct evpt_scheduler {
 /* `loop`: the cluster loop, which belongs to the scheduler's threads from start to join. */
 int evpt_scheduler_init(struct evpt_scheduler *scheduler, unsigned workers, uint32_t mailbox_max,
                         struct evpt_loop *loop);
-/* Starts the threads; where one cannot be started, those that were are joined again. 0 or -errno. */
+/* Starts the threads; where one cannot be started, those that were are joined again. 0 or -errno.
+ */
 int evpt_scheduler_start(struct evpt_scheduler *scheduler);
 /* Asks all threads to end after what they run now. Any thread. */
 void evpt_scheduler_stop(struct evpt_scheduler *scheduler);
 void evpt_scheduler_join(struct evpt_scheduler *scheduler);
-/* The same, but gives up at the deadline (false): a handler does not return. The process can then only be ended. */
+/* The same, but gives up at the deadline (false): a handler does not return. The process can then
+ * only be ended. */
 bool evpt_scheduler_join_until(struct evpt_scheduler *scheduler, uint64_t deadline_ns);
 /* Stops all services that are left, frees their messages. After join, before the loop is freed.
  * Zeroed is fine. */

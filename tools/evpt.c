@@ -47,7 +47,8 @@ struct program {
 
 static const char usage[] =
     "usage: evpt [options] NODENAME\n"
-    "  -c, --config FILE    node configuration (default: evpt.lua, or built-in defaults without it)\n"
+    "  -c, --config FILE    node configuration (default: evpt.lua, or built-in defaults without "
+    "it)\n"
     "  -s, --set KEY=VALUE  override one configuration key, e.g. log.level=debug\n"
     "      --check          check configuration and node list, print every problem, start nothing\n"
     "      --pidfile FILE   write the process id there while the node runs\n"
@@ -60,9 +61,12 @@ static int parse_options(int argc, char **argv, struct options *options)
 {
     enum { OPT_CHECK = 256, OPT_PIDFILE, OPT_VERSION };
     static const struct option longs[] = {
-        {"config", required_argument, NULL, 'c'},      {"set", required_argument, NULL, 's'},
-        {"check", no_argument, NULL, OPT_CHECK},       {"pidfile", required_argument, NULL, OPT_PIDFILE},
-        {"version", no_argument, NULL, OPT_VERSION},   {"help", no_argument, NULL, 'h'},
+        {"config", required_argument, NULL, 'c'},
+        {"set", required_argument, NULL, 's'},
+        {"check", no_argument, NULL, OPT_CHECK},
+        {"pidfile", required_argument, NULL, OPT_PIDFILE},
+        {"version", no_argument, NULL, OPT_VERSION},
+        {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
     int option;
@@ -142,8 +146,8 @@ static void tell_launcher(struct program *program, enum evpt_message_kind kind, 
                           const char *argument)
 {
     static const char service[] = "launcher";
-    struct evpt_message *message = evpt_request_new(kind, service, sizeof(service) - 1, method,
-                                                    strlen(method), 64);
+    struct evpt_message *message =
+        evpt_request_new(kind, service, sizeof(service) - 1, method, strlen(method), 64);
     if (!message)
         return;
     struct evpt_writer writer;
@@ -187,7 +191,8 @@ static void begin_stop(struct program *program, const char *why)
     tell_launcher(program, EVPT_MESSAGE_SEND, "stop", NULL);
 }
 
-/* Every service is ready and the port about to open: the admin socket and the pidfile first. Answers the launcher's call. */
+/* Every service is ready and the port about to open: the admin socket and the pidfile first.
+ * Answers the launcher's call. */
 static void on_open(struct program *program, const struct evpt_message *request)
 {
     struct evpt_node *node = &program->node;
@@ -235,7 +240,8 @@ static void on_start_failed(struct program *program, const struct evpt_message *
     if (evpt_read_array(&reader, &count) == 0 && count)
         (void)evpt_read_str(&reader, &text, &size);
     /* what the launcher's own stack looked like does not help anybody */
-    const char *own = memmem(text, size, "\nstack traceback:\n\t[C]: in function 'error'\n\tevpt:", 50);
+    const char *own =
+        memmem(text, size, "\nstack traceback:\n\t[C]: in function 'error'\n\tevpt:", 50);
     if (own)
         size = (uint32_t)(own - text);
     fprintf(stderr, "evpt: %.*s\n", (int)size, text);
@@ -274,13 +280,12 @@ static void reload(struct program *program)
 {
     struct evpt_node *node = &program->node;
     static const char service[] = "clusterclient", method[] = "reload_logged";
-    struct evpt_message *message = evpt_request_new(
-        EVPT_MESSAGE_SEND, service, sizeof(service) - 1, method, sizeof(method) - 1, 16);
+    struct evpt_message *message = evpt_request_new(EVPT_MESSAGE_SEND, service, sizeof(service) - 1,
+                                                    method, sizeof(method) - 1, 16);
     if (!message)
         return;
     message->data[message->size++] = 0x90; /* no arguments */
-    message->target =
-        evpt_registry_query(&node->scheduler.registry, service, sizeof(service) - 1);
+    message->target = evpt_registry_query(&node->scheduler.registry, service, sizeof(service) - 1);
     if (evpt_request_finish(&message, node->main_handle, EVPT_FOREVER) != 0 ||
         evpt_post(&node->scheduler, NULL, message) != 0)
         evpt_message_free(message);
@@ -325,7 +330,8 @@ static int start(struct program *program, const struct evpt_addr *addr)
 {
     static const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, 0};
     struct evpt_node *node = &program->node;
-    int error = evpt_node_init(node, program->options.node, addr, &program->config, on_main, program);
+    int error =
+        evpt_node_init(node, program->options.node, addr, &program->config, on_main, program);
     if (error) {
         if (program->config.log.file && node->log.fd < 0)
             fprintf(stderr, "evpt: log.file: cannot open %s: %s\n", program->config.log.file,
@@ -344,8 +350,8 @@ static int start(struct program *program, const struct evpt_addr *addr)
     program->signal_fd = evpt_sys_signalfd(signals);
     error = program->signal_fd < 0
                 ? program->signal_fd
-                : evpt_watch_start(node->main.loop, &program->signals, program->signal_fd, EVPT_READ,
-                                   on_signals, program);
+                : evpt_watch_start(node->main.loop, &program->signals, program->signal_fd,
+                                   EVPT_READ, on_signals, program);
     if (!error)
         error = evpt_node_start(node);
     if (error) {
@@ -359,8 +365,7 @@ static int start(struct program *program, const struct evpt_addr *addr)
 /* Waits for the threads; a signal meanwhile, or the deadline, ends that. */
 static bool join(struct program *program)
 {
-    uint64_t deadline_ns =
-        evpt_sys_now_ns() + program->config.stop_timeout_ms * EVPT_NS_PER_MS;
+    uint64_t deadline_ns = evpt_sys_now_ns() + program->config.stop_timeout_ms * EVPT_NS_PER_MS;
     evpt_node_stop(&program->node);
     while (!program->at_once && evpt_sys_now_ns() < deadline_ns) {
         uint64_t until_ns = evpt_sys_now_ns() + 50 * EVPT_NS_PER_MS; /* then look for signals */

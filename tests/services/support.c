@@ -201,12 +201,12 @@ struct evpt_message *support_request(enum evpt_message_kind kind, uint32_t targe
                                      uint32_t session, int64_t argument)
 {
     struct evpt_message *message = evpt_request_new(kind, "s", 1, "m", 1, 2 * EVPT_ITEM_MAX);
-    ck_assert_ptr_nonnull(message);
+    CHECK(message);
     struct evpt_writer writer;
     evpt_writer_init(&writer, message->data + message->size, message->capacity - message->size);
-    ck_assert(evpt_write_array(&writer, 1) && evpt_write_int(&writer, argument));
+    CHECK(evpt_write_array(&writer, 1) && evpt_write_int(&writer, argument));
     message->size = (uint32_t)(writer.at - message->data);
-    ck_assert_int_eq(evpt_request_finish(&message, source, EVPT_FOREVER), 0);
+    CHECK(evpt_request_finish(&message, source, EVPT_FOREVER) == 0);
     message->target = target;
     message->session = session;
     return message;
@@ -218,9 +218,9 @@ int64_t support_argument(const struct evpt_message *message)
     uint32_t count;
     int64_t argument;
     evpt_reader_init(&reader, message->data + message->args_at, message->args_size);
-    ck_assert_int_eq(evpt_read_array(&reader, &count), 0);
-    ck_assert_uint_eq(count, 1);
-    ck_assert_int_eq(evpt_read_int(&reader, &argument), 0);
+    CHECK(evpt_read_array(&reader, &count) == 0);
+    CHECK(count == 1);
+    CHECK(evpt_read_int(&reader, &argument) == 0);
     return argument;
 }
 
@@ -244,7 +244,7 @@ void actor_echo(struct actor *actor, struct evpt_message *message)
 {
     if (message->kind == EVPT_MESSAGE_CALL) {
         struct evpt_message *reply = evpt_reply_new(message->args_size);
-        ck_assert_ptr_nonnull(reply);
+        CHECK(reply);
         reply = evpt_message_grow(reply, message->args_size);
         memcpy(reply->data + reply->size, message->data + message->args_at, message->args_size);
         reply->size += message->args_size;
@@ -259,7 +259,7 @@ static void actor_run(struct evpt_service *service)
 {
     struct actor *actor = service->user;
     actor->service = service;
-    ck_assert_int_eq(atomic_fetch_add(&actor->inside, 1), 0);
+    CHECK(atomic_fetch_add(&actor->inside, 1) == 0);
     struct evpt_message *message;
     while ((message = evpt_service_next(service)) != NULL) {
         actor->consumed++;
@@ -269,7 +269,7 @@ static void actor_run(struct evpt_service *service)
             actor_echo(actor, message);
         atomic_store(&actor->handled, actor->consumed);
     }
-    ck_assert_int_eq(atomic_fetch_sub(&actor->inside, 1), 1);
+    CHECK(atomic_fetch_sub(&actor->inside, 1) == 1);
 }
 
 static void actor_tick(struct evpt_service *service)
@@ -283,7 +283,7 @@ static void actor_tick(struct evpt_service *service)
 static void actor_stop(struct evpt_service *service)
 {
     struct actor *actor = service->user;
-    ck_assert_int_eq(atomic_fetch_add(&actor->stopped, 1), 0);
+    CHECK(atomic_fetch_add(&actor->stopped, 1) == 0);
 }
 
 void actor_spawn(struct actor *actor, struct evpt_scheduler *scheduler, struct evpt_worker *self)
@@ -292,14 +292,13 @@ void actor_spawn(struct actor *actor, struct evpt_scheduler *scheduler, struct e
         .run = actor_run, .tick = actor_tick, .stop = actor_stop};
     actor->scheduler = scheduler;
     actor->handle = evpt_scheduler_spawn(scheduler, self, &ops, actor);
-    ck_assert_uint_ne(actor->handle, 0);
+    CHECK(actor->handle);
 }
 
 int post_send(struct evpt_scheduler *scheduler, struct evpt_worker *self, uint32_t target,
               uint32_t source, int64_t argument)
 {
-    struct evpt_message *message =
-        support_request(EVPT_MESSAGE_SEND, target, source, 0, argument);
+    struct evpt_message *message = support_request(EVPT_MESSAGE_SEND, target, source, 0, argument);
     int error;
     while ((error = evpt_post(scheduler, self, message)) == -EVPT_ELIMIT)
         support_pause();

@@ -1,8 +1,8 @@
 /* What the tests of services/ share: a fixture that finds leaks, a hand on the system below, a
  * scheduler with real threads, and services made of a C function.
  *
- * The test programs are linked with `--wrap` for some functions of sys.h and thread.h (meson.build):
- * support.c counts, refuses memory or threads on request, and moves the clock.
+ * The test programs are linked with `--wrap` for some functions of sys.h and thread.h
+ * (meson.build): support.c counts, refuses memory or threads on request, and moves the clock.
  */
 #ifndef EVPT_TESTS_SERVICES_SUPPORT_H
 #define EVPT_TESTS_SERVICES_SUPPORT_H
@@ -15,7 +15,8 @@
 
 /* ---- the fixture ---- */
 
-/* Before and after each test: the teardown fails a test that leaves descriptors or memory behind. */
+/* Before and after each test: the teardown fails a test that leaves descriptors or memory behind.
+ */
 void support_setup(void);
 void support_teardown(void);
 long support_leaked_allocations(void);
@@ -41,6 +42,13 @@ void support_skip_ms(uint64_t ms);
 /* How often a thread has gone to rest on an eventfd. */
 unsigned long support_eventfd_waits(void);
 
+/* ck_assert for paths that run often, and for other threads: says nothing where all is well. */
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition))                                                                          \
+            ck_abort_msg("does not hold: %s", #condition);                                            \
+    } while (0)
+
 /* EVPT_TEST_SEED, or a new one; printed, so that a failure can be repeated. */
 uint64_t support_seed(void);
 uint64_t support_random(uint64_t *state);
@@ -50,7 +58,8 @@ uint64_t support_random(uint64_t *state);
     do {                                                                                           \
         uint64_t limit_ns_ = support_limit_ns();                                                   \
         while (!(condition)) {                                                                     \
-            ck_assert_msg(support_real_now_ns() < limit_ns_, "never came true: " #condition);      \
+            if (support_real_now_ns() >= limit_ns_)                                                \
+                ck_abort_msg("never came true: %s", #condition);                                      \
             support_pause();                                                                       \
         }                                                                                          \
     } while (0)
@@ -79,8 +88,8 @@ struct actor { /* caller's storage; zeroed but for what is wanted */
     struct evpt_service *service; /* for its consumer */
     uint32_t handle;
     void *user;
-    unsigned long consumed;       /* not atomic: two consumers at a time are a race that TSan sees */
-    atomic_ulong handled;         /* the same for others */
+    unsigned long consumed; /* not atomic: two consumers at a time are a race that TSan sees */
+    atomic_ulong handled;   /* the same for others */
     atomic_int inside, stopped;
 };
 

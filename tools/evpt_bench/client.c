@@ -14,7 +14,7 @@
 #include <string.h>
 
 #define RECONNECT_NS (100 * EVPT_NS_PER_MS)
-#define STARTS_PER_TURN 256 /* of an open loop that lags: answers want to be read, too */
+#define STARTS_PER_TURN 256     /* of an open loop that lags: answers want to be read, too */
 #define RETRY_NS EVPT_NS_PER_MS /* after a message that could not even be sent */
 #define HEARTBEAT_MS 5000
 #define SEND_BUFFER_MAX ((size_t)5 << 30) /* above what options.c allows to be in flight */
@@ -188,8 +188,7 @@ static void on_call_timeout(struct evpt_timer *timer, void *user);
  * each connection: then nothing is left to confirm, and the count is exact. */
 static bool is_call_next(const struct client *client, const struct connection *connection)
 {
-    return client->options->what == BENCH_CALL ||
-           connection->unconfirmed + 1 == BENCH_SEND_BURST ||
+    return client->options->what == BENCH_CALL || connection->unconfirmed + 1 == BENCH_SEND_BURST ||
            client->count - used_up(client) <= client->options->connections;
 }
 

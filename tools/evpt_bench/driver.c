@@ -75,9 +75,8 @@ static void ask(struct driver *driver, enum request request, const struct evpt_w
     int error = -EVPT_ECLOSED;
     if (driver->session) {
         error = -ENOMEM;
-        struct evpt_message *message =
-            evpt_request_new(kind, service, sizeof(service) - 1, methods[request],
-                             strlen(methods[request]), size);
+        struct evpt_message *message = evpt_request_new(
+            kind, service, sizeof(service) - 1, methods[request], strlen(methods[request]), size);
         if (message) {
             memcpy(message->data + message->size, arguments, size);
             message->size += (uint32_t)size;
@@ -264,7 +263,8 @@ static int on_taken(struct driver *driver, struct evpt_reader *reader)
     if (error)
         return error;
     bench_tally_merge(engine->recent, driver->taken);
-    if (!engine->run.window_end_ns)
+    /* Where the run was stopped, its answer has told what had ended by then. */
+    if (!driver->stop_asked || !engine->run.window_end_ns)
         engine->run.window_ended += bench_tally_ended(driver->taken);
     if (was_final)
         engine->run.over = true;
@@ -421,8 +421,7 @@ static void on_connect(void *tag, struct evpt_session *session, int error, void 
 
 static void try_connect(struct driver *driver)
 {
-    int error =
-        evpt_tcp_client_try_connect(&driver->tcp, &awaited(driver)->addr, START_NS, driver);
+    int error = evpt_tcp_client_try_connect(&driver->tcp, &awaited(driver)->addr, START_NS, driver);
     if (error)
         on_connect(driver, NULL, error, driver);
 }
@@ -462,8 +461,7 @@ static void begin(struct bench_engine *engine, uint64_t count)
     driver->count = count;
     driver->slots = 0;
     driver->is_final = driver->stop_asked = false;
-    driver->pace =
-        (struct bench_pace){.begin_ns = now_ns + LEAD_NS, .rate = driver->options->rate};
+    driver->pace = (struct bench_pace){.begin_ns = now_ns + LEAD_NS, .rate = driver->options->rate};
     engine->run.begin_ns = is_open_loop(driver) ? driver->pace.begin_ns : now_ns;
     driver->next_check_ns = now_ns + CHECK_NS;
     ask_run(driver);

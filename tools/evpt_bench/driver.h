@@ -1,6 +1,6 @@
 /* The load of --local: nodes of our own (local.h), and in one of them the service bench_driver that
- * calls bench_echo in the other, or in the same. This is the far end of that service: it talks to it
- * as any peer would, over one connection, and is idle while the load runs.
+ * calls bench_echo in the other, or in the same. This is the far end of that service: it talks to
+ * it as any peer would, over one connection, and is idle while the load runs.
  *
  * Only an open loop is paced from here, by a message for each slot (or for many that are due
  * together), since a service can sleep for no less than a millisecond. How late the calls are

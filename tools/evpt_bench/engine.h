@@ -7,9 +7,8 @@
  *         engine->ops->advance(engine, now)         starts what is due
  *         evpt_loop_turn(loop, min(engine->ops->next_ns(engine), ...))
  *     }
- *     engine->ops->stop(engine)                     any time: nothing new is started, and the run is
- *                                                   over when everything in flight has ended
- *     engine->ops->close(engine)
+ *     engine->ops->stop(engine)                     any time: nothing new is started, and the run
+ * is over when everything in flight has ended engine->ops->close(engine)
  */
 #ifndef EVPT_BENCH_ENGINE_H
 #define EVPT_BENCH_ENGINE_H

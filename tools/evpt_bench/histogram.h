@@ -3,8 +3,8 @@
  * Values below 2048 have a bucket each. Above, each doubling is cut into 1024 buckets of one width,
  * so a bucket is at most 1/1024 as wide as any value in it: what comes out is at most 0.1 % above
  * what went in, and never below it. Recording is a shift, two additions and no branch on the value;
- * histograms of parts of a run are merged by adding their buckets. The idea and the layout are those
- * of HdrHistogram.
+ * histograms of parts of a run are merged by adding their buckets. The idea and the layout are
+ * those of HdrHistogram.
  *
  * No allocation, no thread: a zeroed struct is an empty histogram.
  */

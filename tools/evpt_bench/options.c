@@ -166,8 +166,8 @@ static int set_option(struct bench_options *options, int option, const char *tex
             "--timeout", "a time from 1ms to 1h", text);
     case OPT_PIN:
         options->pin = text;
-        return expect(bench_parse_cpus(text, &options->cpus), "--pin",
-                      "processors like 0 or 0,2-3", text);
+        return expect(bench_parse_cpus(text, &options->cpus), "--pin", "processors like 0 or 0,2-3",
+                      text);
     case OPT_MAX_P99:
         return expect(parse_time_between(text, 1, UINT64_MAX, &options->max_p99_ns), "--max-p99",
                       "a time like 2ms", text);
@@ -279,7 +279,8 @@ int bench_options_parse(struct bench_options *ret_options, int argc, char **argv
     int option, status = options.sets ? -1 : BENCH_EXIT_FAILED;
     if (!options.sets)
         fputs("evpt-bench: out of memory\n", stderr);
-    while (status < 0 && (option = getopt_long(argc, argv, "c:r:d:n:w:s:f:h", long_options, NULL)) != -1)
+    while (status < 0 &&
+           (option = getopt_long(argc, argv, "c:r:d:n:w:s:f:h", long_options, NULL)) != -1)
         status = set_text(&options, option, optarg);
     if (status < 0)
         status = set_arguments(&options, argc - optind, argv + optind);

@@ -9,17 +9,16 @@ struct suffix {
     double factor;
 };
 
-static const struct suffix counts[] = {{"", 1},   {"k", 1e3}, {"K", 1e3}, {"M", 1e6},
-                                       {"G", 1e9}, {NULL, 0}};
+static const struct suffix counts[] = {{"", 1},    {"k", 1e3}, {"K", 1e3},
+                                       {"M", 1e6}, {"G", 1e9}, {NULL, 0}};
 static const struct suffix sizes[] = {
-    {"", 1},        {"B", 1},          {"k", 1e3},           {"K", 1e3},
-    {"kB", 1e3},    {"KB", 1e3},       {"M", 1e6},           {"MB", 1e6},
-    {"G", 1e9},     {"GB", 1e9},       {"Ki", 1024},         {"KiB", 1024},
-    {"Mi", 1 << 20}, {"MiB", 1 << 20}, {"Gi", 1 << 30},      {"GiB", 1 << 30},
-    {NULL, 0},
+    {"", 1},          {"B", 1},      {"k", 1e3},      {"K", 1e3},       {"kB", 1e3},
+    {"KB", 1e3},      {"M", 1e6},    {"MB", 1e6},     {"G", 1e9},       {"GB", 1e9},
+    {"Ki", 1024},     {"KiB", 1024}, {"Mi", 1 << 20}, {"MiB", 1 << 20}, {"Gi", 1 << 30},
+    {"GiB", 1 << 30}, {NULL, 0},
 };
 static const struct suffix times[] = {
-    {"", 1e9},  {"s", 1e9},  {"ms", 1e6},       {"us", 1e3},         {"\u00b5s", 1e3},
+    {"", 1e9}, {"s", 1e9},  {"ms", 1e6},   {"us", 1e3},   {"\u00b5s", 1e3},
     {"ns", 1}, {"m", 60e9}, {"min", 60e9}, {"h", 3600e9}, {NULL, 0},
 };
 
