@@ -228,7 +228,7 @@ static void drop_tail(struct evpt_stream *stream)
 static void report_close(struct evpt_stream *stream)
 {
     drop_tail(stream);
-    stream->queued_total = stream->written_total; /* what was dropped is not queued any more, and was never written */
+    stream->queued_total = stream->written_total; /* the rest is dropped, and never was written */
     while (stream->first) {
         if (!drop_segment(stream))
             return;

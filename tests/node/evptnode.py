@@ -181,7 +181,7 @@ class Node:
     def start(self, *args, wait=True):
         self.runs += 1
         self.log_path = self.path("stderr.%d" % self.runs)
-        with open(self.log_path, "wb") as log:
+        with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 [program("evpt"), *args, self.name], cwd=self.folder, env=environment(),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)

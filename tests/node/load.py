@@ -9,9 +9,9 @@ KiB, one in ten thousand up to 1 MiB. What is in them depends on seed and index,
 belongs to another call, or has a byte wrong, is noticed on either side. One coroutine in four
 calls in callback style.
 
-The calls are made in ten rounds. After each the memory of both nodes is read (resident, and what Lua
-holds). What malloc keeps differs from round to round by some large messages, up and down; so the
-least of the last three rounds must not be more than the least of the first three.
+The calls are made in ten rounds. After each the memory of both nodes is read (resident, and what
+Lua holds). What malloc keeps differs from round to round by some large messages, up and down; so
+the least of the last three rounds must not be more than the least of the first three.
 """
 
 import argparse

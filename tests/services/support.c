@@ -16,7 +16,7 @@
 static atomic_long live, fail_in;
 static atomic_bool failed;
 static atomic_int fail_thread_in;
-static atomic_ulong eventfd_waits;
+static atomic_ulong waits;
 static _Atomic uint64_t skipped_ns;
 static long live_before;
 static int fds_before;
@@ -80,8 +80,19 @@ bool __real_evpt_sys_eventfd_wait(int fd, uint64_t deadline_ns);
 bool __wrap_evpt_sys_eventfd_wait(int fd, uint64_t deadline_ns);
 bool __wrap_evpt_sys_eventfd_wait(int fd, uint64_t deadline_ns)
 {
-    atomic_fetch_add(&eventfd_waits, 1);
+    atomic_fetch_add(&waits, 1);
     return __real_evpt_sys_eventfd_wait(fd, deadline_ns);
+}
+
+int __real_evpt_sys_epoll_wait(int epoll, struct evpt_sys_event *events, int max, uint64_t now_ns,
+                               uint64_t deadline_ns);
+int __wrap_evpt_sys_epoll_wait(int epoll, struct evpt_sys_event *events, int max, uint64_t now_ns,
+                               uint64_t deadline_ns);
+int __wrap_evpt_sys_epoll_wait(int epoll, struct evpt_sys_event *events, int max, uint64_t now_ns,
+                               uint64_t deadline_ns)
+{
+    atomic_fetch_add(&waits, 1);
+    return __real_evpt_sys_epoll_wait(epoll, events, max, now_ns, deadline_ns);
 }
 
 int __real_evpt_thread_start(struct evpt_thread *thread, const char *name, evpt_thread_fn fn,
@@ -117,9 +128,9 @@ void support_skip_ms(uint64_t ms)
     atomic_fetch_add(&skipped_ns, ms * EVPT_NS_PER_MS);
 }
 
-unsigned long support_eventfd_waits(void)
+unsigned long support_waits(void)
 {
-    return atomic_load(&eventfd_waits);
+    return atomic_load(&waits);
 }
 
 /* ---- the fixture ---- */

@@ -39,14 +39,14 @@ bool support_allocation_failed(void);
 void support_fail_thread(int nth);
 /* For everybody who asks the clock it is that much later from now on. */
 void support_skip_ms(uint64_t ms);
-/* How often a thread has gone to rest on an eventfd. */
-unsigned long support_eventfd_waits(void);
+/* How often a thread has gone to rest, on an eventfd or in a loop. */
+unsigned long support_waits(void);
 
 /* ck_assert for paths that run often, and for other threads: says nothing where all is well. */
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
         if (!(condition))                                                                          \
-            ck_abort_msg("does not hold: %s", #condition);                                            \
+            ck_abort_msg("does not hold: %s", #condition);                                         \
     } while (0)
 
 /* EVPT_TEST_SEED, or a new one; printed, so that a failure can be repeated. */
@@ -59,7 +59,7 @@ uint64_t support_random(uint64_t *state);
         uint64_t limit_ns_ = support_limit_ns();                                                   \
         while (!(condition)) {                                                                     \
             if (support_real_now_ns() >= limit_ns_)                                                \
-                ck_abort_msg("never came true: %s", #condition);                                      \
+                ck_abort_msg("never came true: %s", #condition);                                   \
             support_pause();                                                                       \
         }                                                                                          \
     } while (0)

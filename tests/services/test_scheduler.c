@@ -238,12 +238,11 @@ START_TEST(test_scheduler_at_rest_does_nothing)
     CHECK(post_send(&rig.scheduler, NULL, actor.handle, 0, 0) == 0);
     UNTIL(atomic_load(&actor.handled) == 1);
     UNTIL(atomic_load(&rig.scheduler.watcher_rests)); /* after EVPT_WATCH_QUIET ticks */
-    unsigned long waits = support_eventfd_waits();
-    uint64_t turns = evpt_loop_turns(rig.loop), until_ns = evpt_sys_now_ns() + 100 * EVPT_NS_PER_MS;
+    unsigned long waits = support_waits();
+    uint64_t until_ns = evpt_sys_now_ns() + 100 * EVPT_NS_PER_MS;
     while (evpt_sys_now_ns() < until_ns) /* the length of fifty ticks */
         support_pause();
-    ck_assert_uint_le(support_eventfd_waits() - waits, 1); /* the watcher's own, just now */
-    ck_assert_uint_eq(evpt_loop_turns(rig.loop), turns);
+    ck_assert_uint_le(support_waits() - waits, 1); /* the watcher's own, just now */
     rig_fini(&rig);
 }
 END_TEST
@@ -493,7 +492,7 @@ START_TEST(test_scheduler_mailbox_is_bounded_for_requests_only)
         continue;
     ck_assert_uint_eq(actor.consumed, 6);
     ck_assert_uint_eq(atomic_load(&service->refused), 1);
-    ck_assert_uint_eq(atomic_load(&service->messages), 7);       /* and its START */
+    ck_assert_uint_eq(atomic_load(&service->messages), 6);
     ck_assert_int_eq(evpt_post(&rig.scheduler, NULL, sixth), 0); /* it had stayed ours */
     while (evpt_scheduler_step(&rig.scheduler.workers[0]))
         continue;
