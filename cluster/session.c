@@ -90,6 +90,11 @@ void evpt_session_try_shut(struct evpt_session *session)
     evpt_stream_flush(&session->stream);
     if (evpt_stream_queued(&session->stream) > 0 || !evpt_stream_is_open(&session->stream))
         return;
+    if (session->role == EVPT_SESSION_CLIENT && session->close_error) {
+        /* A server broke the protocol. Calls wait for this end: they are not to wait for the server's, too. */
+        evpt_session_fail(session, 0, NULL);
+        return;
+    }
     set_state(session, EVPT_SESSION_SHUT);
     start_linger(session);
     /* A failure means that the connection is gone already; the stream will find out by reading. */

@@ -242,10 +242,22 @@ static bool add_chunk(struct evpt_vm *vm)
     return true;
 }
 
+/* The wheel takes 5 KiB, and many a service never waits for a time. */
+static bool make_wheel(struct evpt_vm *vm)
+{
+    vm->wheel = evpt_sys_alloc(sizeof(*vm->wheel));
+    if (vm->wheel)
+        evpt_timer_wheel_init(vm->wheel, evpt_service_now(vm->service));
+    return vm->wheel != NULL;
+}
+
 struct evpt_wait *evpt_wait_new(struct evpt_vm *vm, lua_State *L, enum evpt_wait_kind kind)
 {
     if (vm->first_free == NONE && !add_chunk(vm))
         luaL_error(L, "too many calls and timers in one service");
+    /* here, where raising does no harm yet, and not in evpt_wait_arm, when the request has gone */
+    if (!vm->wheel && kind != EVPT_WAIT_WAKEUP && !make_wheel(vm))
+        luaL_error(L, "out of memory");
     struct evpt_wait *wait = wait_at(vm, vm->first_free);
     vm->first_free = wait->next;
     wait->session += EVPT_WAITS_MAX; /* the next generation */

@@ -120,11 +120,9 @@ static int set_up(lua_State *L)
 
 static bool make_state(struct evpt_vm *vm)
 {
-    vm->wheel = evpt_sys_alloc(sizeof(*vm->wheel));
-    vm->L = vm->wheel ? lua_newstate(vm_alloc, vm) : NULL;
+    vm->L = lua_newstate(vm_alloc, vm);
     if (!vm->L)
         return false;
-    evpt_timer_wheel_init(vm->wheel, evpt_service_now(vm->service));
     *(struct evpt_vm **)lua_getextraspace(vm->L) = vm; /* every coroutine gets a copy */
     lua_pushcfunction(vm->L, set_up);
     if (lua_pcall(vm->L, 0, 0, 0) == LUA_OK)

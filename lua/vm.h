@@ -75,7 +75,7 @@ struct evpt_wait {
     uint8_t kind;
 };
 
-#define EVPT_WAIT_CHUNK 64
+#define EVPT_WAIT_CHUNK 16 /* slots made at a time: 1.5 KiB */
 #define EVPT_WAITS_MAX (1u << 20)
 #define EVPT_WAITS_LATE_MAX                                                                        \
     65536 /* late answers that are waited for at a time: the oldest is then given up */

@@ -756,7 +756,7 @@ void evpt_scheduler_stop(struct evpt_scheduler *scheduler)
 {
     atomic_store_explicit(&scheduler->stopping, true, memory_order_release);
     evpt_wake_signal(&scheduler->loop_wake);
-    for (unsigned i = 1; i <= scheduler->worker_count; i++)
+    for (unsigned i = 0; i <= scheduler->worker_count; i++) /* the loop may be with any of them */
         evpt_sys_eventfd_signal(scheduler->workers[i].wake_fd);
 }
 

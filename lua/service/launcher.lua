@@ -38,7 +38,7 @@ function __main__()
         i = i + 1
     end
     all_initialised = true
-    must("main", request(builtin.main(), "open")) -- admin socket and pidfile: who reaches the port finds them
+    must("start", request(builtin.main(), "open")) -- admin socket and pidfile: who reaches the port finds them
     for _, name in ipairs { "console", "clusterclient", "clusterserver" } do
         must(("service %s: doAfterInit"):format(name), request(evpt.query(name), ".after_init"))
     end

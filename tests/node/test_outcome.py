@@ -233,7 +233,9 @@ class FakeTest(OutcomeCase):
                     self.assert_outcome(key, wire.CONNECT_FAILED, "no")
             peer.request()
             peer.send(bad)
+            sent = time.monotonic()     # the peer keeps its end open: nobody waits for that
             self.assert_outcome(key, wire.DISCONNECTED, "maybe")
+            self.assertLess(time.monotonic() - sent, 0.8)
             self.closes_connection(peer)
         self.assertGreaterEqual(len(self.game.wait_log("%s:%d" % self.server.address, 6)), 6)
         self.assert_idle()
