@@ -9,6 +9,9 @@
 #include <math.h>
 #include <string.h>
 
+/* Room for the arguments of most calls: growing a message costs more than the room. */
+#define ARGUMENTS_HINT 128
+
 /* ---- error objects ---- */
 
 static void set_text(lua_State *L, const char *key, const char *text)
@@ -166,7 +169,8 @@ int evpt_post_outgoing(lua_State *L, const struct evpt_outgoing *out, struct evp
     struct evpt_message *message = NULL;
     if ((out->node || out->handle) && service_size <= EVPT_NAME_MAX &&
         method_size <= EVPT_NAME_MAX) {
-        message = evpt_request_new(out->kind, service, service_size, method, method_size, 64);
+        message =
+            evpt_request_new(out->kind, service, service_size, method, method_size, ARGUMENTS_HINT);
         status = message ? encode(L, &message, out, error) : -EVPT_ELIMIT;
     }
     if (!status) {

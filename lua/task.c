@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define NONE UINT32_MAX
+#define RESULTS_HINT 128 /* bytes: growing a message costs more than the room */
 #define READY_MAX                                                                                  \
     1024 /* ready tasks that one run resumes: the next message is not to wait for ever */
 
@@ -125,7 +126,7 @@ void evpt_task_reply_error(struct evpt_vm *vm, const struct evpt_task *task, int
 static void reply_results(struct evpt_vm *vm, struct evpt_task *task, int count)
 {
     char error[EVPT_VALUE_ERROR_SIZE];
-    struct evpt_message *reply = evpt_reply_new(64);
+    struct evpt_message *reply = evpt_reply_new(RESULTS_HINT);
     int first = lua_gettop(task->co) - count + 1;
     int status = reply
                      ? evpt_value_encode(task->co, first, count, &reply,

@@ -11,27 +11,6 @@
 
 #define NONE UINT32_MAX
 
-/* ---- memory: everything a state allocates is counted, and bounded by lua_memory_max ---- */
-
-static void *vm_alloc(void *user, void *old, size_t old_size, size_t new_size)
-{
-    struct evpt_vm *vm = user;
-    if (!old)
-        old_size = 0; /* then it is a kind of object, not a size */
-    if (new_size == 0) {
-        evpt_sys_free(old);
-        vm->memory -= old_size;
-        return NULL;
-    }
-    if (vm->memory_max && new_size > old_size &&
-        vm->memory + (new_size - old_size) > vm->memory_max)
-        return NULL;
-    void *memory = evpt_sys_realloc(old, new_size);
-    if (memory)
-        vm->memory += new_size - old_size;
-    return memory;
-}
-
 /* ---- making a state ---- */
 
 const struct evpt_embedded *evpt_embedded_find(const char *name)
@@ -120,7 +99,7 @@ static int set_up(lua_State *L)
 
 static bool make_state(struct evpt_vm *vm)
 {
-    vm->L = lua_newstate(vm_alloc, vm);
+    vm->L = lua_newstate(evpt_vm_memory_alloc, &vm->memory);
     if (!vm->L)
         return false;
     *(struct evpt_vm **)lua_getextraspace(vm->L) = vm; /* every coroutine gets a copy */
@@ -349,7 +328,7 @@ static void vm_run(struct evpt_service *service)
         evpt_logf(&vm->node->log, EVPT_LOG_ERROR, vm->name, "%s", lua_tostring(vm->L, -1));
         recover(vm);
     }
-    atomic_store_explicit(&vm->memory_shown, vm->memory, memory_order_relaxed);
+    atomic_store_explicit(&vm->memory_shown, vm->memory.used, memory_order_relaxed);
 }
 
 static void vm_tick(struct evpt_service *service)
@@ -377,6 +356,7 @@ static void free_vm(struct evpt_vm *vm)
     for (uint32_t i = 0; i < vm->wait_capacity / EVPT_WAIT_CHUNK; i++)
         evpt_sys_free(vm->chunks[i]);
     evpt_sys_free(vm->chunks);
+    evpt_vm_memory_fini(&vm->memory);
     evpt_sys_free(vm->wheel);
     evpt_sys_free(vm->script);
     evpt_sys_free(vm->name);
@@ -415,7 +395,7 @@ uint32_t evpt_vm_spawn(struct evpt_node *node, struct evpt_worker *self, const c
         return 0;
     vm->node = node;
     vm->builtin = builtin;
-    vm->memory_max = builtin ? 0 : node->config->lua_memory_max;
+    vm->memory.limit = builtin ? 0 : node->config->lua_memory_max;
     vm->first_free = NONE;
     evpt_list_init(&vm->spare);
     evpt_list_init(&vm->running);

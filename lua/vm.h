@@ -14,6 +14,7 @@
 #define EVPT_LUA_VM_H
 
 #include "lua/value.h"
+#include "lua/vm_memory.h"
 #include "services/code.h"
 #include "services/node.h"
 #include <lua.h>
@@ -87,7 +88,7 @@ struct evpt_vm {
     struct evpt_worker *worker;   /* who runs it now */
     lua_State *L;
     char *script, *name;
-    size_t memory, memory_max;
+    struct evpt_vm_memory memory;
     _Atomic size_t memory_shown; /* for the console */
     _Atomic uint32_t task_count, wait_count;
     struct evpt_message *current; /* at hand while code runs that may raise */

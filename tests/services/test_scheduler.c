@@ -243,6 +243,8 @@ START_TEST(test_scheduler_at_rest_does_nothing)
     while (evpt_sys_now_ns() < until_ns) /* the length of fifty ticks */
         support_pause();
     ck_assert_uint_le(support_waits() - waits, 1); /* the watcher's own, just now */
+    CHECK(post_send(&rig.scheduler, NULL, actor.handle, 0, 0) == 0);
+    UNTIL(atomic_load(&actor.handled) == 2); /* and yet it wakes up */
     rig_fini(&rig);
 }
 END_TEST
@@ -635,6 +637,39 @@ START_TEST(test_scheduler_an_earlier_wish_brings_the_tick_forward)
 }
 END_TEST
 
+/* Its handler is inside until the time has come and the tick is in its mailbox. */
+static void wait_for_own_tick(struct actor *actor, struct evpt_message *message)
+{
+    uint64_t *asked = actor->user, limit_ns = support_limit_ns();
+    bool quick = support_argument(message) == 0;
+    evpt_message_free(message);
+    if (quick)
+        return;
+    asked[1] = evpt_sys_now_ns() + EVPT_NS_PER_MS;
+    evpt_service_wake_at(actor->service, asked[1]);
+    while (!atomic_load(&actor->service->tick_queued))
+        CHECK(support_real_now_ns() < limit_ns);
+}
+
+START_TEST(test_scheduler_a_tick_that_came_during_the_run_is_not_early_by_its_clock)
+{
+    struct rig rig;
+    uint64_t asked[2];
+    struct actor actor = {.on_message = wait_for_own_tick, .on_tick = note_tick, .user = asked};
+    rig_init(&rig, 1, 1000);
+    actor_spawn(&actor, &rig.scheduler, NULL);
+    rig_start(&rig);
+    for (unsigned long i = 1; i <= 200;
+         i++) { /* learns that it is short: the clock is read rarely */
+        CHECK(post_send(&rig.scheduler, NULL, actor.handle, 0, 0) == 0);
+        UNTIL(atomic_load(&actor.handled) == i);
+    }
+    CHECK(post_send(&rig.scheduler, NULL, actor.handle, 0, 1) == 0);
+    UNTIL(atomic_load(&actor.stopped));
+    rig_fini(&rig);
+}
+END_TEST
+
 /* ---- start, stop, steps ---- */
 
 static void play_for_ever(struct actor *actor, struct evpt_message *message)
@@ -673,19 +708,41 @@ START_TEST(test_scheduler_stops_with_work_queued)
 }
 END_TEST
 
+static void just_take(struct evpt_service *service)
+{
+    struct evpt_message *message;
+    while ((message = evpt_service_next(service)) != NULL)
+        evpt_message_free(message);
+}
+
+/* So long that the holder of the loop does nothing else in this step. */
+static void stop_slowly(struct evpt_service *service)
+{
+    struct actor *actor = service->user;
+    uint64_t until_ns = evpt_sys_now_ns() + 2 * EVPT_LEND_NS;
+    while (evpt_sys_now_ns() < until_ns)
+        continue;
+    atomic_fetch_add(&actor->stopped, 1);
+}
+
 /* A service whose slot is free has messages left when the scheduler stops. */
 START_TEST(test_scheduler_fini_frees_what_is_left_for_services_that_have_ended)
 {
+    static const struct evpt_service_ops ops = {.run = just_take, .stop = stop_slowly};
     struct rig rig;
-    struct actor actor = {0};
+    struct actor actors[2];
+    memset(actors, 0, sizeof(actors));
     rig_init(&rig, 0, 10 * EVPT_RUN_MESSAGES);
-    actor_spawn(&actor, &rig.scheduler, NULL);
-    for (int i = 0; i < 3 * EVPT_RUN_MESSAGES; i++)
-        CHECK(post_send(&rig.scheduler, NULL, actor.handle, 0, 0) == 0);
-    ck_assert(evpt_scheduler_kill(&rig.scheduler, NULL, actor.handle));
-    /* just the service's own end, not yet the bouncing */
-    while (!actor.stopped)
-        CHECK(evpt_scheduler_step(&rig.scheduler.workers[0]));
+    for (int i = 0; i < 2; i++) { /* after the first one a step may go on, after the second not */
+        actors[i].handle = evpt_scheduler_spawn(&rig.scheduler, NULL, &ops, &actors[i]);
+        for (int k = 0; k < 10; k++)
+            CHECK(post_send(&rig.scheduler, NULL, actors[i].handle, 0, 0) == 0);
+        ck_assert(evpt_scheduler_kill(&rig.scheduler, NULL, actors[i].handle));
+    }
+    evpt_scheduler_step(&rig.scheduler.workers[0]);
+    ck_assert_int_eq(actors[1].stopped, 1);
+    ck_assert_ptr_null(evpt_registry_find(&rig.scheduler.registry, actors[1].handle));
+    ck_assert_uint_lt(atomic_load(&rig.scheduler.bounced), 20);
     rig_fini(&rig);
 }
 END_TEST
@@ -697,13 +754,6 @@ static void say_goodbye(struct evpt_service *service)
     atomic_fetch_add(&actor->stopped, 1);
     (void)post_send(actor->scheduler, NULL, player->partner->actor.handle, 0, 0);
     evpt_service_wake_at(service, evpt_sys_now_ns());
-}
-
-static void just_take(struct evpt_service *service)
-{
-    struct evpt_message *message;
-    while ((message = evpt_service_next(service)) != NULL)
-        evpt_message_free(message);
 }
 
 START_TEST(test_scheduler_services_may_speak_while_they_are_stopped)
@@ -839,6 +889,7 @@ SUPPORT_MAIN("scheduler", test_scheduler_keeps_the_order_of_each_sender,
              test_scheduler_one_turn_of_a_service_is_bounded,
              test_scheduler_ticks_are_never_early_and_never_lost,
              test_scheduler_an_earlier_wish_brings_the_tick_forward,
+             test_scheduler_a_tick_that_came_during_the_run_is_not_early_by_its_clock,
              test_scheduler_stops_with_work_queued,
              test_scheduler_fini_frees_what_is_left_for_services_that_have_ended,
              test_scheduler_services_may_speak_while_they_are_stopped,

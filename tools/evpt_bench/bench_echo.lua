@@ -1,8 +1,0 @@
--- The callee of `evpt-bench --local`.
-local evpt = require "evpt"
-
-evpt.export {
-    echo = function(...)
-        return ...
-    end,
-}
