@@ -188,9 +188,23 @@ int evpt_post_outgoing(lua_State *L, const struct evpt_outgoing *out, struct evp
     return code_of(status, error);
 }
 
+/* Is what lies above `base` an outcome? A script can resume any coroutine that it gets hold of, with
+ * anything, also one that waits for an answer. */
+static bool is_outcome(lua_State *L, int base)
+{
+    if (!lua_isinteger(L, base + 1))
+        return false;
+    lua_Integer executed = lua_tointeger(L, base + 3);
+    return lua_tointeger(L, base + 1) == EVPT_CODE_OK ||
+           (lua_isinteger(L, base + 3) && executed >= EVPT_EXECUTED_NO &&
+            executed <= EVPT_EXECUTED_YES);
+}
+
 int evpt_call_continue(lua_State *L, int status, lua_KContext context)
 {
     int base = (int)(context >> 2);
+    if (!is_outcome(L, base))
+        return luaL_error(L, "resumed by something else than the answer that it waited for");
     int code = (int)lua_tointeger(L, base + 1);
     bool try = context & EVPT_CALL_TRY;
     if (code == EVPT_CODE_OK)

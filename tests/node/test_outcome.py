@@ -211,8 +211,8 @@ class FakeTest(OutcomeCase):
             self.peer.answer(0x70000000 + key)
         self.ask("try", "pending", "m", 60000)
         self.peer.request()
-        for key in range(10):
-            self.peer.answer(0x70001000 + key)
+        self.peer.send(b"".join(wire.frame(wire.WHOLE, 0x70001000 + key, wire.pack([3, 0, []]))
+                                for key in range(10)))
         self.closes_connection(self.peer)
         self.assert_outcome("pending", wire.DISCONNECTED, "maybe")
         self.game.wait_log("%s:%d" % self.server.address)
