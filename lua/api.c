@@ -98,12 +98,12 @@ uint32_t evpt_check_service(lua_State *L, int index)
     return handle > 0 && handle <= UINT32_MAX ? (uint32_t)handle : 0;
 }
 
-uint64_t evpt_deadline_after(struct evpt_vm *vm, lua_Number ms)
+uint64_t evpt_deadline_after(lua_Number ms)
 {
-    /* A century is no deadline, and does not overflow. */
-    return ms >= 3.2e12
-               ? EVPT_FOREVER
-               : evpt_service_now(vm->service) + (uint64_t)(ms * (lua_Number)EVPT_NS_PER_MS);
+    /* A century is no deadline, and does not overflow. By the clock: code that has run for a while
+     * must not find that its call has timed out before it began. */
+    return ms >= 3.2e12 ? EVPT_FOREVER
+                        : evpt_sys_now_ns() + (uint64_t)(ms * (lua_Number)EVPT_NS_PER_MS);
 }
 
 lua_Number evpt_check_timeout(lua_State *L, int index)
@@ -250,7 +250,7 @@ static int request(lua_State *L, int flags, lua_Number timeout_ms)
     evpt_check_can_wait(L);
     struct evpt_wait *wait = evpt_wait_new(vm, L, EVPT_WAIT_CALL);
     out.session = wait->session;
-    out.deadline_ns = evpt_deadline_after(vm, timeout_ms);
+    out.deadline_ns = evpt_deadline_after(timeout_ms);
     int code = evpt_post_outgoing(L, &out, wait, error);
     lua_KContext context = evpt_call_context(2, flags);
     if (code)
@@ -451,6 +451,7 @@ static int api_register(lua_State *L)
 
 static int api_exit(lua_State *L)
 {
+    evpt_vm_of(L)->exited = true;
     evpt_service_exit(evpt_vm_of(L)->service);
     if (evpt_vm_of(L)->task && lua_isyieldable(L))
         return evpt_task_yield(L, 0, NULL); /* never resumed */
@@ -483,16 +484,12 @@ static int no_results(lua_State *L, int status, lua_KContext context)
     return 0;
 }
 
-/* The time `ms` (at the index) from now, by the clock: a run that has gone on for a while must not
- * shorten a sleep. */
+/* The time `ms` (at the index) from now. */
 static uint64_t check_time(lua_State *L, int index)
 {
     lua_Number ms = luaL_checknumber(L, index);
     luaL_argcheck(L, ms == ms, index, "a number of milliseconds expected");
-    struct evpt_vm *vm = evpt_vm_of(L);
-    uint64_t late_ns = evpt_sys_now_ns() - evpt_service_now(vm->service);
-    uint64_t at_ns = evpt_deadline_after(vm, ms < 0 ? 0 : ms);
-    return at_ns == EVPT_FOREVER ? at_ns : at_ns + late_ns;
+    return evpt_deadline_after(ms < 0 ? 0 : ms);
 }
 
 static int api_sleep(lua_State *L)
@@ -515,24 +512,21 @@ static int api_timeout(lua_State *L)
     lua_insert(L, -2);
     lua_rawseti(L, -2, evpt_wait_values(wait));
     evpt_wait_arm(vm, wait, at_ns);
-    lua_pushinteger(L, wait->session);
+    lua_pushinteger(L, evpt_wait_timer_id(wait));
     return 1;
 }
 
 static int api_cancel(lua_State *L)
 {
     struct evpt_vm *vm = evpt_vm_of(L);
-    lua_Integer session = luaL_checkinteger(L, 1);
-    struct evpt_wait *wait =
-        session > 0 && session <= UINT32_MAX ? evpt_wait_find(vm, (uint32_t)session) : NULL;
-    bool found = wait && wait->kind == EVPT_WAIT_TIMER;
-    if (found) {
+    struct evpt_wait *wait = evpt_wait_find_timer(vm, luaL_checkinteger(L, 1));
+    if (wait) {
         lua_rawgeti(L, LUA_REGISTRYINDEX, EVPT_REF_WAIT_VALUES);
         lua_pushnil(L);
         lua_rawseti(L, -2, evpt_wait_values(wait));
         evpt_wait_free(vm, wait);
     }
-    lua_pushboolean(L, found);
+    lua_pushboolean(L, wait != NULL);
     return 1;
 }
 

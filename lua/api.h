@@ -26,8 +26,8 @@ int evpt_post_outgoing(lua_State *L, const struct evpt_outgoing *out, struct evp
 /* The handle of the service at the index, a name or a handle; 0: there is none. Raises where it is
  * neither. */
 uint32_t evpt_check_service(lua_State *L, int index);
-/* A deadline `ms` from now; FOREVER where it is EVPT_NO_TIMEOUT. */
-uint64_t evpt_deadline_after(struct evpt_vm *vm, lua_Number ms);
+/* A deadline `ms` from now; FOREVER where that is a century or more. */
+uint64_t evpt_deadline_after(lua_Number ms);
 /* The timeout at the index in milliseconds, or the configuration's where there is none. */
 lua_Number evpt_check_timeout(lua_State *L, int index);
 /* Raises unless the running code can wait. */

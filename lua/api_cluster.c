@@ -52,7 +52,8 @@ static int set_target(lua_State *L, struct evpt_outgoing *out, char *error)
     luaL_checktype(L, 3, LUA_TSTRING);
     luaL_argcheck(L, *lua_tostring(L, 3) != '.', 3, "names that begin with a dot are evpt's own");
     out->node = lua_tolstring(L, 1, &out->node_size);
-    if (strcmp(out->node, vm->node->name) == 0) {
+    if (strlen(vm->node->name) == out->node_size &&
+        memcmp(out->node, vm->node->name, out->node_size) == 0) {
         out->node = NULL;
         out->handle = evpt_check_service(L, 2);
         return EVPT_CODE_OK;
@@ -83,7 +84,7 @@ static int request(lua_State *L, int flags, lua_Number timeout_ms)
         return evpt_call_fail(L, code, error, context);
     struct evpt_wait *wait = evpt_wait_new(vm, L, EVPT_WAIT_CALL);
     out.session = wait->session;
-    out.deadline_ns = evpt_deadline_after(vm, timeout_ms);
+    out.deadline_ns = evpt_deadline_after(timeout_ms);
     code = evpt_post_outgoing(L, &out, wait, error);
     if (code)
         return evpt_call_fail(L, code, error, context);
@@ -183,22 +184,22 @@ static int api_remote_call(lua_State *L)
     struct evpt_wait *wait = evpt_wait_new(vm, L, EVPT_WAIT_CALLBACK);
     uint32_t session = out.session = wait->session;
     lua_Integer values = evpt_wait_values(wait);
-    out.deadline_ns = evpt_deadline_after(vm, timeout_ms);
-    if (code)
-        evpt_wait_free(vm, wait);
-    else
-        code = evpt_post_outgoing(L, &out, wait, error);
+    out.deadline_ns = evpt_deadline_after(timeout_ms);
     if (code) {
-        fork_failure(L, session, code, error);
+        evpt_wait_free(vm, wait);
     } else {
         static const int indexes[4] = {5, 1, 2, 3}; /* function, node, service, method */
+        /* before the request goes: this may raise */
         for (int i = 0; i < 4; i++) {
             lua_pushvalue(L, indexes[i]);
             lua_rawseti(L, 7, values + i);
         }
-        if (!out.node)
-            evpt_wait_arm(vm, wait, out.deadline_ns);
+        code = evpt_post_outgoing(L, &out, wait, error);
     }
+    if (code)
+        fork_failure(L, session, code, error);
+    else if (!out.node)
+        evpt_wait_arm(vm, wait, out.deadline_ns);
     lua_pushinteger(L, session);
     return 1;
 }

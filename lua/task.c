@@ -267,6 +267,8 @@ struct evpt_wait *evpt_wait_new(struct evpt_vm *vm, lua_State *L, enum evpt_wait
             EVPT_WAITS_MAX; /* wrapped: generation 0 is not used, so that no session is 0 */
     wait->kind = (uint8_t)kind;
     wait->task = vm->task;
+    wait->serial = ++vm->last_serial;
+    wait->answer_lost = false;
     atomic_store_explicit(&vm->wait_count,
                           atomic_load_explicit(&vm->wait_count, memory_order_relaxed) + 1,
                           memory_order_relaxed);
@@ -280,6 +282,15 @@ struct evpt_wait *evpt_wait_find(struct evpt_vm *vm, uint32_t session)
         return NULL;
     struct evpt_wait *wait = wait_at(vm, slot);
     return wait->session == session && wait->kind != EVPT_WAIT_FREE ? wait : NULL;
+}
+
+struct evpt_wait *evpt_wait_find_timer(struct evpt_vm *vm, lua_Integer id)
+{
+    uint32_t slot = (uint32_t)id & (EVPT_WAITS_MAX - 1);
+    if (slot >= vm->wait_capacity)
+        return NULL;
+    struct evpt_wait *wait = wait_at(vm, slot);
+    return wait->kind == EVPT_WAIT_TIMER && evpt_wait_timer_id(wait) == id ? wait : NULL;
 }
 
 void evpt_wait_free(struct evpt_vm *vm, struct evpt_wait *wait)
@@ -415,44 +426,63 @@ static int push_timeout(lua_State *co)
     return 3;
 }
 
-/* callback(session, code, rtbl): the first result, or the error object. `message` NULL: the
- * deadline has passed. */
+int evpt_push_no_memory(lua_State *co)
+{
+    lua_pushinteger(co, EVPT_CODE_OVERLOADED);
+    lua_rawgeti(co, LUA_REGISTRYINDEX, EVPT_REF_NO_MEMORY);
+    lua_pushinteger(co, EVPT_EXECUTED_MAYBE);
+    return 3;
+}
+
+/* Pushes a callback and its arguments (session, code, first result or error object), 4 values.
+ * `message` NULL: there is none. */
+static void push_callback(struct evpt_vm *vm, const struct evpt_wait *wait,
+                          const struct evpt_message *message)
+{
+    lua_State *L = vm->L;
+    luaL_checkstack(L, 16, NULL);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, EVPT_REF_WAIT_VALUES);
+    int values = lua_gettop(L);
+    for (int i = 0; i < 4; i++) /* function, node, service, method */
+        lua_rawgeti(L, values, evpt_wait_values(wait) + i);
+    struct evpt_error_place place = {.node = lua_tostring(L, values + 2),
+                                     .service = lua_tostring(L, values + 3),
+                                     .method = lua_tostring(L, values + 4)};
+    lua_pushvalue(L, values + 1);
+    lua_pushinteger(L, wait->session);
+    int code_at = lua_gettop(L) + 1;
+    if (message)
+        (void)push_outcome(L, message);
+    else if (wait->answer_lost)
+        (void)evpt_push_no_memory(L);
+    else
+        (void)push_timeout(L);
+    int code = (int)lua_tointeger(L, code_at);
+    enum evpt_executed executed = (enum evpt_executed)lua_tointeger(L, code_at + 2);
+    lua_settop(L, code_at + 1); /* the first result (or nil), or the text */
+    if (code != EVPT_CODE_OK)
+        evpt_push_error(L, code, executed, &place);
+}
+
+/* The answer, or (`message` NULL) the time of a remoteCall has come. */
 static void start_callback(struct evpt_vm *vm, struct evpt_wait *wait,
                            const struct evpt_message *message)
 {
+    lua_State *L = vm->L;
+    int top = lua_gettop(L);
+    vm->ending = wait;
+    if (message)
+        wait->answer_lost = true; /* unless all of this goes well */
+    push_callback(vm, wait, message);
     struct evpt_task *task = evpt_task_new(vm, EVPT_TASK_FORK, "callback", 8);
-    lua_State *co = task->co;
-    struct evpt_error_place place = {0};
-    vm->setup = task;
-    luaL_checkstack(co, 16, NULL);
-    lua_rawgeti(co, LUA_REGISTRYINDEX, EVPT_REF_WAIT_VALUES);
-    for (int i = 0; i < 4; i++)
-        lua_rawgeti(co, 1,
-                    evpt_wait_values(wait) + i); /* 2 function, 3 node, 4 service, 5 method */
-    place.node = lua_tostring(co, 3);
-    place.service = lua_tostring(co, 4);
-    place.method = lua_tostring(co, 5);
-    lua_pushvalue(co, 2);
-    lua_pushinteger(co, wait->session); /* 6 function, 7 session */
-    if (message)
-        (void)push_outcome(co, message);
-    else
-        (void)push_timeout(co); /* 8 code, 9 ... */
-    if (lua_tointeger(co, 8) == EVPT_CODE_OK) {
-        lua_settop(co, 9); /* the first result, or nil */
-    } else {
-        enum evpt_executed executed = (enum evpt_executed)lua_tointeger(co, 10);
-        lua_settop(co, 9);
-        evpt_push_error(co, (int)lua_tointeger(co, 8), executed, &place);
+    lua_xmove(L, task->co, 4); /* a coroutine begins with more room than that */
+    vm->ending = NULL;
+    for (int i = 0; i < 4; i++) { /* above `top` still lies the table of the values */
+        lua_pushnil(L);
+        lua_rawseti(L, top + 1, evpt_wait_values(wait) + i);
     }
-    for (int i = 0; i < 4; i++) {
-        lua_pushnil(co);
-        lua_rawseti(co, 1, evpt_wait_values(wait) + i);
-    }
-    for (int i = 0; i < 5; i++)
-        lua_remove(co, 1);
-    vm->setup = NULL;
-    if (message)
+    lua_settop(L, top);
+    if (wait->answer_lost)
         evpt_wait_free(vm, wait);
     else
         keep_late(vm, wait);
@@ -464,7 +494,8 @@ static void start_callback(struct evpt_vm *vm, struct evpt_wait *wait,
 static void time_out(struct evpt_vm *vm, struct evpt_wait *wait)
 {
     struct evpt_task *task = wait->task;
-    int values = push_timeout(task->co);
+    int values = push_timeout(vm->L);
+    lua_xmove(vm->L, task->co, values);
     keep_late(vm, wait);
     evpt_task_ready(vm, task, values);
 }
@@ -473,6 +504,7 @@ static void time_out(struct evpt_vm *vm, struct evpt_wait *wait)
 static void end_due(struct evpt_vm *vm, struct evpt_wait *wait)
 {
     struct evpt_task *task = wait->task;
+    vm->ending = wait;
     switch ((enum evpt_wait_kind)wait->kind) {
     case EVPT_WAIT_CALL:
         time_out(vm, wait);
@@ -483,9 +515,7 @@ static void end_due(struct evpt_vm *vm, struct evpt_wait *wait)
         break;
     case EVPT_WAIT_TIMER:
         task = evpt_task_new(vm, EVPT_TASK_FORK, "timeout", 7);
-        vm->setup = task;
         take_function(vm, task->co, wait);
-        vm->setup = NULL;
         evpt_wait_free(vm, wait);
         evpt_task_ready(vm, task, 0);
         break;
@@ -497,6 +527,7 @@ static void end_due(struct evpt_vm *vm, struct evpt_wait *wait)
     case EVPT_WAIT_LATE:
         assert(!"a wait without a timer");
     }
+    vm->ending = NULL;
 }
 
 void evpt_vm_run_ready(struct evpt_vm *vm)
@@ -531,8 +562,12 @@ void evpt_vm_on_reply(struct evpt_vm *vm, struct evpt_message *message)
         struct evpt_task *task = wait->task;
         evpt_wait_free(vm, wait);
         vm->answered = task;
-        vm->answered_top = lua_gettop(task->co);
-        int values = push_outcome(task->co, message);
+        /* On the VM's own state: Lua ends a coroutine in which something raises while it does not
+         * run, and nobody would be told. */
+        int values = push_outcome(vm->L, message);
+        if (!lua_checkstack(task->co, values))
+            luaL_error(vm->L, "too many results");
+        lua_xmove(vm->L, task->co, values);
         vm->answered = NULL;
         evpt_task_resume(vm, task, values);
     }

@@ -209,9 +209,15 @@ static bool begin_task(struct evpt_vm *vm, struct evpt_task *task,
     return true;
 }
 
+/* By the clock: the request before this one may have taken longer than the whole run should. */
+static bool is_too_late(const struct evpt_message *message)
+{
+    return message->deadline_ns != EVPT_FOREVER && message->deadline_ns <= evpt_sys_now_ns();
+}
+
 static void handle_request(struct evpt_vm *vm, struct evpt_message *message)
 {
-    if (message->deadline_ns <= evpt_service_now(vm->service)) {
+    if (is_too_late(message)) {
         struct evpt_message *reply = NULL;
         static const char text[] = "the deadline passed before it was executed";
         vm->current = NULL;
@@ -258,11 +264,14 @@ static int run_messages(lua_State *L)
     struct evpt_vm *vm = evpt_vm_of(L);
     evpt_vm_run_ready(vm); /* what an error left behind */
     while (!vm->service->exiting) {
-        struct evpt_message *message = evpt_service_next(vm->service);
+        struct evpt_message *message = vm->current = evpt_service_next(vm->service);
         evpt_vm_run_ready(vm);
         if (!message)
             break;
-        vm->current = message;
+        if (vm->service->exiting) {
+            refuse_current(vm, EVPT_CODE_UNKNOWN_SERVICE, "the service has gone");
+            break;
+        }
         if (message->kind == EVPT_MESSAGE_REPLY)
             evpt_vm_on_reply(vm, message);
         else
@@ -290,11 +299,13 @@ static void recover(struct evpt_vm *vm)
     if (vm->answered) {
         struct evpt_task *task = vm->answered;
         vm->answered = NULL;
-        lua_settop(task->co, vm->answered_top);
-        lua_pushinteger(task->co, EVPT_CODE_OVERLOADED);
-        lua_rawgeti(task->co, LUA_REGISTRYINDEX, EVPT_REF_NO_MEMORY);
-        lua_pushinteger(task->co, EVPT_EXECUTED_MAYBE);
-        evpt_task_ready(vm, task, 3);
+        evpt_task_ready(vm, task, evpt_push_no_memory(task->co));
+    }
+    if (vm->ending) { /* whoever waits is told when there is memory for that */
+        struct evpt_wait *wait = vm->ending;
+        vm->ending = NULL;
+        evpt_list_remove(&wait->due_link);
+        evpt_wait_arm(vm, wait, evpt_sys_now_ns() + EVPT_NO_MEMORY_RETRY_MS * EVPT_NS_PER_MS);
     }
     if (vm->current && vm->current->kind == EVPT_MESSAGE_REPLY) {
         evpt_message_free(vm->current);
@@ -338,13 +349,27 @@ static void vm_tick(struct evpt_service *service)
 
 /* ---- the end ---- */
 
+/* A service that exits in its __main__, doAfterInit or on_stop has done there what it was for. */
+static void end_life_cycle(struct evpt_vm *vm, const struct evpt_task *task)
+{
+    struct evpt_message *reply = evpt_reply_new(EVPT_ITEM_MAX);
+    if (reply) {
+        reply->data[reply->size++] = 0x90; /* no results */
+        evpt_reply_finish(reply);
+    }
+    evpt_post_reply(&vm->node->scheduler, vm->worker, task->source, task->session, reply);
+}
+
 static void end_tasks(struct evpt_vm *vm)
 {
     static const char text[] = "the service exited before it answered";
     struct evpt_list *node;
     while ((node = evpt_list_pop_front(&vm->running)) != NULL) {
         struct evpt_task *task = EVPT_CONTAINER_OF(node, struct evpt_task, link);
-        evpt_task_reply_error(vm, task, EVPT_CODE_FAILED, text, sizeof(text) - 1);
+        if (task->kind == EVPT_TASK_START && task->session && vm->exited)
+            end_life_cycle(vm, task);
+        else
+            evpt_task_reply_error(vm, task, EVPT_CODE_FAILED, text, sizeof(text) - 1);
         evpt_sys_free(task);
     }
     while ((node = evpt_list_pop_front(&vm->spare)) != NULL)

@@ -71,16 +71,21 @@ struct evpt_wait {
     struct evpt_list due_link; /* in vm->due: its time has come */
     struct evpt_vm *vm;
     struct evpt_task *task;
+    uint64_t serial;  /* no two waits of a VM have the same */
     uint32_t session; /* generation << 20 | slot */
     uint32_t next;    /* next free, or next late one */
     uint8_t kind;
+    bool answer_lost; /* it came when there was no memory for it */
 };
 
 #define EVPT_WAIT_CHUNK 16 /* slots made at a time: 1.5 KiB */
-#define EVPT_WAITS_MAX (1u << 20)
+#define EVPT_WAIT_SLOT_BITS 20
+#define EVPT_WAITS_MAX (1u << EVPT_WAIT_SLOT_BITS)
 #define EVPT_WAITS_LATE_MAX                                                                        \
     65536 /* late answers that are waited for at a time: the oldest is then given up */
 #define EVPT_TASKS_SPARE_MAX 256 /* coroutines kept for reuse */
+#define EVPT_NO_MEMORY_RETRY_MS                                                                    \
+    20 /* a timer or callback for which there was no memory: until the next attempt */
 
 struct evpt_vm {
     struct evpt_node *node;
@@ -93,17 +98,19 @@ struct evpt_vm {
     _Atomic uint32_t task_count, wait_count;
     struct evpt_message *current; /* at hand while code runs that may raise */
     struct evpt_task *task;       /* whose coroutine runs now */
-    struct evpt_task *answered;   /* waits for the answer that is being decoded ... */
-    int answered_top;             /* ... and had so many values on its stack before */
+    struct evpt_task *answered;   /* waits for the answer that is being decoded */
+    struct evpt_wait *ending;     /* its time or its answer has come, and has not been told yet */
     struct evpt_list spare, running, ready, due;
     struct evpt_task *setup; /* a task that is being prepared, while code runs that may raise */
     uint32_t spare_count, next_task;
     struct evpt_wait **chunks;
     uint32_t wait_capacity, first_free, first_late, last_late, late_count;
+    uint64_t last_serial;
     struct evpt_timer_wheel *wheel; /* made when first used */
     uint32_t handles_version, nodes_version;
     bool builtin; /* launcher, clusterclient, clusterserver, console: may use the core library */
     bool stopping;
+    bool exited; /* by evpt.exit, as opposed to killed */
 };
 
 /* A new Lua service: its state is made when a worker first runs it. `script` is "launcher" and so
@@ -125,6 +132,15 @@ struct evpt_wait *evpt_wait_new(struct evpt_vm *vm, lua_State *L, enum evpt_wait
 /* By session; NULL: it has ended. */
 struct evpt_wait *evpt_wait_find(struct evpt_vm *vm, uint32_t session);
 void evpt_wait_free(struct evpt_vm *vm, struct evpt_wait *wait);
+/* What a script knows a timer by. Scripts keep these after the timer has fired, and cancel it all
+ * the same: unlike sessions, which come round again, they never mean another one. */
+static inline lua_Integer evpt_wait_timer_id(const struct evpt_wait *wait)
+{
+    return (lua_Integer)(wait->serial << EVPT_WAIT_SLOT_BITS |
+                         (wait->session & (EVPT_WAITS_MAX - 1)));
+}
+/* NULL: it has fired, was cancelled, or never was. */
+struct evpt_wait *evpt_wait_find_timer(struct evpt_vm *vm, lua_Integer id);
 /* Index in EVPT_REF_WAIT_VALUES of the first of its 4 values. */
 static inline lua_Integer evpt_wait_values(const struct evpt_wait *wait)
 {
@@ -150,6 +166,9 @@ void evpt_vm_run_ready(struct evpt_vm *vm);
 void evpt_vm_advance(struct evpt_vm *vm);
 /* An answer has come; frees nothing of the message. */
 void evpt_vm_on_reply(struct evpt_vm *vm, struct evpt_message *message);
+/* Pushes what a caller gets whose answer did not fit into memory: code, text, executed. Cannot raise
+ * where 3 slots are free. */
+int evpt_push_no_memory(lua_State *co);
 /* Answers the request of a task. */
 void evpt_task_reply_error(struct evpt_vm *vm, const struct evpt_task *task, int code,
                            const char *text, size_t size);

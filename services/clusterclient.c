@@ -448,7 +448,7 @@ struct evpt_peer *evpt_clusterclient_find_peer(const struct evpt_clusterclient *
     uint32_t mask = client->table_capacity - 1;
     for (uint32_t i = evpt_hash(name, size) & mask; (peer = client->peer_table[i]) != NULL;
          i = (i + 1) & mask) {
-        if (memcmp(peer->name, name, size) == 0 && peer->name[size] == 0)
+        if (strlen(peer->name) == size && memcmp(peer->name, name, size) == 0)
             break;
     }
     return peer;

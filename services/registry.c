@@ -246,6 +246,18 @@ int evpt_registry_name(struct evpt_registry *registry, const char *name, size_t 
     return error;
 }
 
+void evpt_registry_unname(struct evpt_registry *registry, uint32_t handle)
+{
+    pthread_mutex_lock(&registry->lock);
+    struct evpt_slot *slot =
+        evpt_registry_find(registry, handle) ? &registry->slots[handle & SLOT_MASK] : NULL;
+    if (slot && slot->names) {
+        drop_names(registry, slot);
+        atomic_fetch_add_explicit(&registry->version, 1, memory_order_release);
+    }
+    pthread_mutex_unlock(&registry->lock);
+}
+
 uint32_t evpt_registry_query(struct evpt_registry *registry, const char *name, size_t size)
 {
     pthread_mutex_lock(&registry->lock);

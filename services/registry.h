@@ -56,6 +56,8 @@ struct evpt_service *evpt_registry_find(struct evpt_registry *registry, uint32_t
  * may have several names. */
 int evpt_registry_name(struct evpt_registry *registry, const char *name, size_t size,
                        uint32_t handle);
+/* The names of a handle go, and are free for others; the service itself stays. */
+void evpt_registry_unname(struct evpt_registry *registry, uint32_t handle);
 /* The handle of a name, or 0. */
 uint32_t evpt_registry_query(struct evpt_registry *registry, const char *name, size_t size);
 /* The first name of a handle into `buffer`; "" where it has none. Returns buffer. */

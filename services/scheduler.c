@@ -627,6 +627,7 @@ bool evpt_scheduler_kill(struct evpt_scheduler *scheduler, struct evpt_worker *s
     /* the handle, not a flag: should the service end meanwhile, its successor in the slot is not
      * meant */
     atomic_store_explicit(&service->kill_requested, handle, memory_order_relaxed);
+    evpt_registry_unname(&scheduler->registry, handle);
     if (evpt_mpsc_push(&service->mailbox, &message->node))
         make_runnable(scheduler, self, service);
     return true;

@@ -104,8 +104,8 @@ uint32_t evpt_scheduler_spawn(struct evpt_scheduler *scheduler, struct evpt_work
                               const struct evpt_service_ops *ops, void *user);
 /* A pinned one: messages for it go to `pair`. Before start. */
 uint32_t evpt_scheduler_pin(struct evpt_scheduler *scheduler, struct evpt_pair *pair, void *user);
-/* Ends a service as soon as its worker gets to it, before further messages. False: no such service.
- * Pinned ones cannot be killed. */
+/* Ends a service as soon as its worker gets to it, before further messages; its names are free at
+ * once. False: no such service. Pinned ones cannot be killed. */
 bool evpt_scheduler_kill(struct evpt_scheduler *scheduler, struct evpt_worker *self,
                          uint32_t handle);
 

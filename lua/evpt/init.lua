@@ -95,6 +95,10 @@ end
 
 local start_options = { name = "string", args = "table" }
 
+local function run_main(handle, script, args)
+    return core.request(handle, ".start", script, table.unpack(args, 1, args.n or #args))
+end
+
 --- Starts a service and waits until its __main__ has returned; raises what that raised. -> handle
 function evpt.start(script, options)
     if type(script) ~= "string" then
@@ -109,7 +113,13 @@ function evpt.start(script, options)
     end
     local args = options.args or {}
     local handle = core.spawn(script, options.name)
-    local code, failure = core.request(handle, ".start", script, table.unpack(args, 1, args.n or #args))
+    local sent, code, failure = pcall(run_main, handle, script, args)
+    if not sent then -- it cannot wait here, or an argument cannot travel (the script's name travels in front of them)
+        evpt.kill(handle)
+        error((code:gsub("^evpt:evpt:%d+: ", ""):gsub("^argument (%d+)", function(number)
+            return ("evpt.start: args[%d]"):format(number - 1)
+        end)), 2)
+    end
     if code ~= 0 then
         evpt.kill(handle)
         error((failure.message:gsub("\nstack traceback:.*", "")), 0)

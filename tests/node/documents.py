@@ -153,11 +153,16 @@ class Runner:
                         PATH=tools + ":" + os.environ["PATH"])
 
     def run(self, text):
+        problems = []
         for mark, block, line in blocks(text):
             try:
                 self._block(mark, self._with_addresses(block))
             except Wrong as error:
-                raise Wrong("line %d (%s): %s" % (line, mark, error)) from None
+                problems.append("line %d (%s): %s" % (line, mark, error))
+                if mark != "lua":       # what follows rests on it
+                    break
+        if problems:
+            raise Wrong("\n".join(problems))
 
     def close(self):
         if self.client:
@@ -246,10 +251,13 @@ class Runner:
             compare(got, want)
 
     def _start_examples(self):
+        """battle_1 as it is configured, and game_1 with the service `examples` in addition."""
+        services = re.search(r"^services = \{(.*)\}$",
+                             evptnode.read_file(os.path.join(self.folder, "evpt.lua")), re.M)[1]
         evptnode.write_file(os.path.join(self.folder, "services/examples.lua"), EXAMPLES)
         self._start("battle_1", "evpt battle_1 &")
         self._wait_for("battle_1")
-        self._start("game_1", "evpt -s 'services={\"room\",\"examples\"}' game_1 &")
+        self._start("game_1", "evpt -s 'services={%s,\"examples\"}' game_1 &" % services)
         self._wait_for("game_1")
         listed = evptnode.read_file(os.path.join(self.folder, "clustername.lua"))
         ip, port = re.search(r'game_1\s*=\s*"(.*):(\d+)"', listed).groups()

@@ -43,7 +43,7 @@ struct event {
     void *user;
 };
 
-/* Outlives a machine: stacks are worth keeping, and contexts are what they run on. */
+/* The stacks outlive a machine: they are worth keeping. */
 static struct {
     ucontext_t driver;
     void *fake_stack;
@@ -350,13 +350,4 @@ void sim_fibers_init(void)
 {
     fibers.event_count = 0;
     fibers.event_number = 0;
-}
-
-void sim_fibers_fini(void)
-{
-    free(fibers.events);
-    fibers.events = NULL;
-    fibers.event_count = fibers.event_room = 0;
-    while (fibers.stack_count)
-        free(fibers.stacks[--fibers.stack_count]);
 }

@@ -65,7 +65,6 @@ extern struct machine machine;
 
 /* fiber.c */
 void sim_fibers_init(void);
-void sim_fibers_fini(void);
 /* Lets others run until `file` is ready (epoll, eventfd) or the deadline has come. */
 void sim_block(struct file *file, uint64_t deadline_ns);
 /* Lets others run, by chance. */
