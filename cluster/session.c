@@ -432,6 +432,11 @@ int evpt_session_new(struct evpt_session **ret_session, struct evpt_loop *loop, 
     session->stream.low_water = EVPT_SESSION_LOW_WATER;
     /* Local sockets do not know the option and have no such queue either. */
     (void)evpt_sys_set_notsent_lowat(fd, EVPT_SESSION_NOT_SENT_MAX);
+    /* Heartbeats begin with the peer's HELLO. A connection that has died before it would take
+     * requests for as long as the system repeats itself, all of which would run into their
+     * deadlines. Not for those who connect to us: a slow reader may take its time. */
+    if (role == EVPT_SESSION_CLIENT && config->heartbeat_ms)
+        (void)evpt_sys_set_user_timeout(fd, EVPT_SESSION_SILENT_HEARTBEATS * config->heartbeat_ms);
     int error = evpt_stream_start(&session->stream, loop, fd, &stream_ops, session);
     if (error) {
         evpt_sys_free(session);

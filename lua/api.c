@@ -14,6 +14,37 @@
 
 /* ---- error objects ---- */
 
+static const char *field(lua_State *L, const char *key)
+{
+    lua_pushstring(L, key);
+    lua_rawget(L, 1);
+    const char *text = lua_tostring(L, -1);
+    return text ? text : "?"; /* stays on the stack, and so alive */
+}
+
+/* "battle_1/room.join: timeout: no answer before the deadline (executed: maybe)" */
+static int error_tostring(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TTABLE);
+    luaL_checkstack(L, 8, NULL);
+    lua_pushfstring(L, "%s/%s.%s: %s: %s (executed: %s)", field(L, "node"), field(L, "service"),
+                    field(L, "method"), field(L, "name"), field(L, "message"),
+                    field(L, "executed"));
+    return 1;
+}
+
+/* Makes the metatable of error objects, with the first of them. */
+static void push_error_meta(lua_State *L)
+{
+    lua_createtable(L, 0, 2);
+    lua_pushcfunction(L, error_tostring);
+    lua_setfield(L, -2, "__tostring");
+    lua_pushliteral(L, "evpt.error");
+    lua_setfield(L, -2, "__name");
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, LUA_REGISTRYINDEX, EVPT_REF_ERROR_META);
+}
+
 static void set_text(lua_State *L, const char *key, const char *text)
 {
     if (!text)
@@ -35,27 +66,11 @@ void evpt_push_error(lua_State *L, int code, enum evpt_executed executed,
     set_text(L, "node", place->node);
     set_text(L, "service", place->service);
     set_text(L, "method", place->method);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, EVPT_REF_ERROR_META);
+    if (lua_rawgeti(L, LUA_REGISTRYINDEX, EVPT_REF_ERROR_META) != LUA_TTABLE) {
+        lua_pop(L, 1);
+        push_error_meta(L);
+    }
     lua_setmetatable(L, -2);
-}
-
-static const char *field(lua_State *L, const char *key)
-{
-    lua_pushstring(L, key);
-    lua_rawget(L, 1);
-    const char *text = lua_tostring(L, -1);
-    return text ? text : "?"; /* stays on the stack, and so alive */
-}
-
-/* "battle_1/room.join: timeout: no answer before the deadline (executed: maybe)" */
-static int error_tostring(lua_State *L)
-{
-    luaL_checktype(L, 1, LUA_TTABLE);
-    luaL_checkstack(L, 8, NULL);
-    lua_pushfstring(L, "%s/%s.%s: %s: %s (executed: %s)", field(L, "node"), field(L, "service"),
-                    field(L, "method"), field(L, "name"), field(L, "message"),
-                    field(L, "executed"));
-    return 1;
 }
 
 /* ---- requests ---- */
@@ -71,7 +86,7 @@ static uint32_t query(lua_State *L, struct evpt_vm *vm, int index)
         lua_rawseti(L, LUA_REGISTRYINDEX, EVPT_REF_HANDLES);
         vm->handles_version = version;
     }
-    lua_rawgeti(L, LUA_REGISTRYINDEX, EVPT_REF_HANDLES);
+    evpt_push_table(L, EVPT_REF_HANDLES);
     lua_pushvalue(L, index);
     lua_rawget(L, -2);
     uint32_t handle = (uint32_t)lua_tointeger(L, -1);
@@ -117,7 +132,8 @@ lua_Number evpt_check_timeout(lua_State *L, int index)
 
 void evpt_check_can_wait(lua_State *L)
 {
-    if (!evpt_vm_of(L)->task || !lua_isyieldable(L))
+    struct evpt_vm *vm = evpt_vm_of(L);
+    if (!vm->task || vm->blocked || !lua_isyieldable(L))
         luaL_error(L, "cannot wait here: this code runs inside a C function that cannot be "
                       "suspended (a metamethod, sort, gsub, a finalizer)");
 }
@@ -188,8 +204,8 @@ int evpt_post_outgoing(lua_State *L, const struct evpt_outgoing *out, struct evp
     return code_of(status, error);
 }
 
-/* Is what lies above `base` an outcome? A script can resume any coroutine that it gets hold of, with
- * anything, also one that waits for an answer. */
+/* Is what lies above `base` an outcome? A script can resume any coroutine that it gets hold of,
+ * with anything, also one that waits for an answer. */
 static bool is_outcome(lua_State *L, int base)
 {
     if (!lua_isinteger(L, base + 1))
@@ -349,22 +365,19 @@ static int api_reply(lua_State *L)
 
 /* ---- what can be reached ---- */
 
-/* Adds the functions of the table at 1 to the one in the registry, which is made where `make` and
- * there is none. */
+/* Adds the functions of the table at 1 to the one in the registry. */
 static int add_methods(lua_State *L, enum evpt_vm_ref ref)
 {
     luaL_checktype(L, 1, LUA_TTABLE);
-    if (lua_rawgeti(L, LUA_REGISTRYINDEX, ref) != LUA_TTABLE) {
-        lua_newtable(L);
-        lua_pushvalue(L, -1);
-        lua_rawseti(L, LUA_REGISTRYINDEX, ref);
-    }
+    evpt_push_table(L, ref);
     int into = lua_gettop(L);
     lua_pushnil(L);
     while (lua_next(L, 1)) { /* first look at all, so that nothing is added where one is wrong */
-        if (lua_type(L, -2) != LUA_TSTRING || !lua_isfunction(L, -1))
+        if (lua_type(L, -2) != LUA_TSTRING || !lua_isfunction(L, -1)) {
+            const char *kind = luaL_typename(L, -1);
             return luaL_error(L, "expected a table of functions by name, got [%s] = %s",
-                              luaL_tolstring(L, -2, NULL), luaL_typename(L, -2));
+                              luaL_tolstring(L, -2, NULL), kind);
+        }
         if (*lua_tostring(L, -2) == '.')
             return luaL_error(L, "names that begin with a dot are evpt's own: %s",
                               lua_tostring(L, -2));
@@ -387,19 +400,6 @@ static int api_export(lua_State *L)
 static int api_methods(lua_State *L)
 {
     return add_methods(L, EVPT_REF_METHODS);
-}
-
-/* refresh(): looks for the global _msg_dispatch_; called after each part of the start. */
-static int api_refresh(lua_State *L)
-{
-    lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
-    lua_pushliteral(L, "_msg_dispatch_");
-    if (lua_rawget(L, -2) != LUA_TFUNCTION) {
-        lua_pop(L, 1);
-        lua_pushnil(L);
-    }
-    lua_rawseti(L, LUA_REGISTRYINDEX, EVPT_REF_DISPATCH);
-    return 0;
 }
 
 /* ---- services ---- */
@@ -470,141 +470,82 @@ static int api_kill(lua_State *L)
     return 1;
 }
 
-/* ---- time and coroutines ---- */
+/* ---- log ---- */
 
-static int api_fork(lua_State *L)
-{
-    luaL_checktype(L, 1, LUA_TFUNCTION);
-    (void)evpt_task_fork(evpt_vm_of(L), L, lua_gettop(L) - 1, EVPT_TASK_FORK, "fork");
-    return 0;
-}
-
-static int no_results(lua_State *L, int status, lua_KContext context)
-{
-    return 0;
-}
-
-/* The time `ms` (at the index) from now. */
-static uint64_t check_time(lua_State *L, int index)
-{
-    lua_Number ms = luaL_checknumber(L, index);
-    luaL_argcheck(L, ms == ms, index, "a number of milliseconds expected");
-    return evpt_deadline_after(ms < 0 ? 0 : ms);
-}
-
-static int api_sleep(lua_State *L)
+static void write_log(lua_State *L, enum evpt_log_level level)
 {
     struct evpt_vm *vm = evpt_vm_of(L);
-    uint64_t at_ns = check_time(L, 1);
-    evpt_check_can_wait(L);
-    evpt_wait_arm(vm, evpt_wait_new(vm, L, EVPT_WAIT_SLEEP), at_ns);
-    return evpt_task_yield(L, 0, no_results);
-}
-
-static int api_timeout(lua_State *L)
-{
-    struct evpt_vm *vm = evpt_vm_of(L);
-    uint64_t at_ns = check_time(L, 1);
-    luaL_checktype(L, 2, LUA_TFUNCTION);
-    lua_settop(L, 2);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, EVPT_REF_WAIT_VALUES);
-    struct evpt_wait *wait = evpt_wait_new(vm, L, EVPT_WAIT_TIMER);
-    lua_insert(L, -2);
-    lua_rawseti(L, -2, evpt_wait_values(wait));
-    evpt_wait_arm(vm, wait, at_ns);
-    lua_pushinteger(L, evpt_wait_timer_id(wait));
-    return 1;
-}
-
-static int api_cancel(lua_State *L)
-{
-    struct evpt_vm *vm = evpt_vm_of(L);
-    struct evpt_wait *wait = evpt_wait_find_timer(vm, luaL_checkinteger(L, 1));
-    if (wait) {
-        lua_rawgeti(L, LUA_REGISTRYINDEX, EVPT_REF_WAIT_VALUES);
-        lua_pushnil(L);
-        lua_rawseti(L, -2, evpt_wait_values(wait));
-        evpt_wait_free(vm, wait);
-    }
-    lua_pushboolean(L, wait != NULL);
-    return 1;
-}
-
-static int api_now(lua_State *L)
-{
-    lua_pushinteger(L, (lua_Integer)(evpt_sys_now_ns() / EVPT_NS_PER_MS));
-    return 1;
-}
-
-static int api_time(lua_State *L)
-{
-    lua_pushnumber(L, (lua_Number)evpt_sys_wall_ns() / (lua_Number)EVPT_NS_PER_S);
-    return 1;
-}
-
-/* park() -> session: suspends the task until unpark(session); evpt/init.lua makes wait and wakeup
- * of it. */
-static int api_park_new(lua_State *L)
-{
-    evpt_check_can_wait(L);
-    lua_pushinteger(L, evpt_wait_new(evpt_vm_of(L), L, EVPT_WAIT_WAKEUP)->session);
-    return 1;
-}
-
-static int api_park(lua_State *L)
-{
-    return evpt_task_yield(L, 0, no_results);
-}
-
-static int api_unpark(lua_State *L)
-{
-    struct evpt_vm *vm = evpt_vm_of(L);
-    struct evpt_wait *wait = evpt_wait_find(vm, (uint32_t)luaL_checkinteger(L, 1));
-    bool found = wait && wait->kind == EVPT_WAIT_WAKEUP;
-    if (found) {
-        struct evpt_task *task = wait->task;
-        evpt_wait_free(vm, wait);
-        evpt_task_ready(vm, task, 0);
-    }
-    lua_pushboolean(L, found);
-    return 1;
-}
-
-/* ---- the rest ---- */
-
-/* log(level, text): 0 debug ... 3 error */
-static int api_log(lua_State *L)
-{
-    struct evpt_vm *vm = evpt_vm_of(L);
-    lua_Integer level = luaL_checkinteger(L, 1);
     size_t size;
-    const char *text = luaL_checklstring(L, 2, &size);
-    luaL_argcheck(L, level >= EVPT_LOG_DEBUG && level <= EVPT_LOG_ERROR, 1, "a level expected");
-    evpt_log_write(&vm->node->log, (enum evpt_log_level)level, vm->name, text, size);
+    const char *text = lua_tolstring(L, -1, &size);
+    evpt_log_write(&vm->node->log, level, vm->name, text, size);
+}
+
+/* log.debug(format, ...) and so on. Formats nothing that is not wanted. */
+static int log_formatted(lua_State *L, enum evpt_log_level level)
+{
+    luaL_checkany(L, 1);
+    if (!evpt_log_wants(&evpt_vm_of(L)->node->log, level))
+        return 0;
+    if (lua_gettop(L) == 1) {
+        luaL_tolstring(L, 1, NULL);
+    } else {
+        luaL_checktype(L, 1, LUA_TSTRING);
+        lua_getfield(L, 1, "format"); /* a string's fields are the functions of `string` */
+        lua_insert(L, 1);
+        lua_call(L, lua_gettop(L) - 1, 1);
+    }
+    write_log(L, level);
     return 0;
 }
 
-static int api_log_wants(lua_State *L)
+static int log_debug(lua_State *L)
 {
-    enum evpt_log_level level = (enum evpt_log_level)luaL_checkinteger(L, 1);
-    lua_pushboolean(L, evpt_log_wants(&evpt_vm_of(L)->node->log, level));
-    return 1;
+    return log_formatted(L, EVPT_LOG_DEBUG);
 }
+
+static int log_info(lua_State *L)
+{
+    return log_formatted(L, EVPT_LOG_INFO);
+}
+
+static int log_warn(lua_State *L)
+{
+    return log_formatted(L, EVPT_LOG_WARN);
+}
+
+static int log_error(lua_State *L)
+{
+    return log_formatted(L, EVPT_LOG_ERROR);
+}
+
+int evpt_print(lua_State *L)
+{
+    int count = lua_gettop(L);
+    luaL_Buffer buffer;
+    luaL_buffinit(L, &buffer);
+    for (int i = 1; i <= count; i++) {
+        if (i > 1)
+            luaL_addchar(&buffer, '\t');
+        luaL_tolstring(L, i, NULL);
+        luaL_addvalue(&buffer);
+    }
+    luaL_pushresult(&buffer);
+    write_log(L, EVPT_LOG_INFO);
+    return 0;
+}
+
+/* ---- start and stop ---- */
 
 static int api_on_stop(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TFUNCTION);
-    lua_settop(L, 1);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, EVPT_REF_STOP_HOOKS);
-    lua_insert(L, 1);
-    lua_rawseti(L, 1, (lua_Integer)lua_rawlen(L, 1) + 1);
+    evpt_append(L, EVPT_REF_STOP_HOOKS);
     return 0;
 }
 
-static int api_stop_hooks(lua_State *L)
+static int api_start(lua_State *L)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, EVPT_REF_STOP_HOOKS);
-    return 1;
+    return evpt_call_lua(L, "evpt", "start");
 }
 
 /* spawn(script, name | nil) -> handle; it waits for its .start */
@@ -634,52 +575,35 @@ static int api_spawn(lua_State *L)
     return 1;
 }
 
-static int api_yield_token(lua_State *L)
-{
-    evpt_push_yield_token(L);
-    return 1;
-}
-
-/* source(name) -> chunk: one of evpt's own sources, for evpt/boot.lua */
-static int api_source(lua_State *L)
-{
-    const struct evpt_embedded *source = evpt_embedded_find(luaL_checkstring(L, 1));
-    if (!source || !evpt_vm_of(L)->builtin)
-        return 0;
-    lua_pushfstring(L, "=evpt:%s", source->name);
-    if (luaL_loadbufferx(L, source->text, source->size, lua_tostring(L, -1), "t") != LUA_OK)
-        return lua_error(L);
-    return 1;
-}
-
+/* What evpt's own Lua sources build on, and scripts do not see. */
 int evpt_open_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"call", api_call},       {"try", api_try},           {"send", api_send},
-        {"reply", api_reply},     {"export", api_export},     {"methods", api_methods},
-        {"self", api_self},       {"name", api_name},         {"node", api_node},
-        {"query", api_query},     {"register", api_register}, {"exit", api_exit},
-        {"kill", api_kill},       {"fork", api_fork},         {"sleep", api_sleep},
-        {"timeout", api_timeout}, {"cancel", api_cancel},     {"now", api_now},
-        {"time", api_time},       {"on_stop", api_on_stop},   {NULL, NULL},
-    };
-    /* what evpt/init.lua and evpt/boot.lua build on, and scripts do not see */
-    static const luaL_Reg internal[] = {
-        {"request", api_request},     {"refresh", api_refresh},
-        {"park_new", api_park_new},   {"park", api_park},
-        {"unpark", api_unpark},       {"log", api_log},
-        {"log_wants", api_log_wants}, {"stop_hooks", api_stop_hooks},
-        {"spawn", api_spawn},         {"yield_token", api_yield_token},
-        {"source", api_source},       {NULL, NULL},
+        {"request", api_request},      {"spawn", api_spawn}, {"call_within", evpt_call_within},
+        {"on_status", evpt_on_status}, {NULL, NULL},
     };
     luaL_newlib(L, functions);
-    luaL_newlib(L, internal);
-    lua_setfield(L, -2, "core");
-    lua_createtable(L, 0, 2);
-    lua_pushcfunction(L, error_tostring);
-    lua_setfield(L, -2, "__tostring");
-    lua_pushliteral(L, "evpt.error");
-    lua_setfield(L, -2, "__name");
-    lua_rawseti(L, LUA_REGISTRYINDEX, EVPT_REF_ERROR_META);
+    return 1;
+}
+
+int evpt_open(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        {"call", api_call},   {"try", api_try},           {"send", api_send},
+        {"reply", api_reply}, {"export", api_export},     {"methods", api_methods},
+        {"self", api_self},   {"name", api_name},         {"node", api_node},
+        {"query", api_query}, {"register", api_register}, {"start", api_start},
+        {"exit", api_exit},   {"kill", api_kill},         {"on_stop", api_on_stop},
+        {NULL, NULL},
+    };
+    static const luaL_Reg log[] = {
+        {"debug", log_debug}, {"info", log_info}, {"warn", log_warn},
+        {"error", log_error}, {NULL, NULL},
+    };
+    lua_createtable(L, 0, 32);
+    luaL_setfuncs(L, functions, 0);
+    luaL_setfuncs(L, evpt_task_functions, 0);
+    luaL_newlib(L, log);
+    lua_setfield(L, -2, "log");
     return 1;
 }

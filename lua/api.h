@@ -4,6 +4,7 @@
 
 #include "lua/vm.h"
 #include "services/code.h"
+#include <lauxlib.h>
 
 /* One request on its way: stack indexes of what it is made of, and where it goes. */
 struct evpt_outgoing {
@@ -44,5 +45,36 @@ static inline lua_KContext evpt_call_context(int base, int flags)
 int evpt_call_continue(lua_State *L, int status, lua_KContext context);
 /* The same without having waited. */
 int evpt_call_fail(lua_State *L, int code, const char *text, lua_KContext context);
+/* call_within(timeout_ms, node, service, method, ...): for proxies with a timeout of their own. */
+int evpt_call_within(lua_State *L);
+/* on_status(fn): fn(node, status) runs at each `.status`. */
+int evpt_on_status(lua_State *L);
+
+/* ---- api_task.c ---- */
+
+/* sleep, wait, fork ...: what evpt_open adds. */
+extern const luaL_Reg evpt_task_functions[];
+/* Puts a resume and a wrap into `coroutine` that let nested coroutines wait. */
+void evpt_set_coroutine(lua_State *L);
+
+/* ---- api_modules.c ---- */
+
+/* Sets up what `require` finds. */
+void evpt_set_package(lua_State *L);
+/* Pushes the chunk of a source that is part of the program; false: there is none (nothing pushed).
+ */
+bool evpt_load_embedded(lua_State *L, const char *name);
+/* Looks for a script or module in `path`. Pushes its file, or (false) what was tried. */
+bool evpt_find_in_path(lua_State *L, const char *name);
+/* Calls a function that is written in Lua, with all that is on the stack; it may wait. `source` is
+ * a chunk that is part of the program, gets `evpt` and `evpt.core`, and returns a table of
+ * functions. It runs with the first call: who calls none of them holds nothing of it. To be
+ * returned. */
+int evpt_call_lua(lua_State *L, const char *source, const char *function);
+
+/* ---- api_life.c ---- */
+
+/* Pushes a life cycle function: ".start" and so on. False: there is none of this name. */
+bool evpt_push_life_cycle(lua_State *L, const char *name, size_t size);
 
 #endif

@@ -20,7 +20,7 @@ static bool is_known(lua_State *L, struct evpt_vm *vm, int index)
         lua_rawseti(L, LUA_REGISTRYINDEX, EVPT_REF_NODES);
         vm->nodes_version = version;
     }
-    lua_rawgeti(L, LUA_REGISTRYINDEX, EVPT_REF_NODES);
+    evpt_push_table(L, EVPT_REF_NODES);
     lua_pushvalue(L, index);
     lua_rawget(L, -2);
     bool known = lua_toboolean(L, -1);
@@ -110,7 +110,7 @@ static int api_try(lua_State *L)
 }
 
 /* call_within(timeout_ms, node, service, method, ...): for proxies with a timeout of their own */
-static int api_call_within(lua_State *L)
+int evpt_call_within(lua_State *L)
 {
     lua_Number timeout_ms = evpt_check_timeout(L, 1);
     lua_remove(L, 1);
@@ -180,7 +180,7 @@ static int api_remote_call(lua_State *L)
     lua_Number timeout_ms = evpt_check_timeout(L, 6);
     lua_settop(L, 6);
     int code = set_target(L, &out, error);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, EVPT_REF_WAIT_VALUES); /* at 7 */
+    evpt_push_table(L, EVPT_REF_WAIT_VALUES); /* at 7 */
     struct evpt_wait *wait = evpt_wait_new(vm, L, EVPT_WAIT_CALLBACK);
     uint32_t session = out.session = wait->session;
     lua_Integer values = evpt_wait_values(wait);
@@ -188,12 +188,11 @@ static int api_remote_call(lua_State *L)
     if (code) {
         evpt_wait_free(vm, wait);
     } else {
-        static const int indexes[4] = {5, 1, 2, 3}; /* function, node, service, method */
         /* before the request goes: this may raise */
-        for (int i = 0; i < 4; i++) {
-            lua_pushvalue(L, indexes[i]);
-            lua_rawseti(L, 7, values + i);
-        }
+        lua_pushvalue(L, 5);
+        lua_rawseti(L, 7, values);
+        evpt_push_place(L, lua_tostring(L, 1), lua_tostring(L, 2), lua_tostring(L, 3));
+        lua_rawseti(L, 7, values + 1);
         code = evpt_post_outgoing(L, &out, wait, error);
     }
     if (code)
@@ -270,7 +269,36 @@ static int api_nodes(lua_State *L)
     return 1;
 }
 
-int evpt_open_cluster_core(lua_State *L)
+/* ---- what is written in Lua: evpt/cluster.lua ---- */
+
+int evpt_on_status(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    evpt_append(L, EVPT_REF_STATUS_HANDLERS);
+    return 0;
+}
+
+static int api_proxy(lua_State *L)
+{
+    return evpt_call_lua(L, "evpt.cluster", "proxy");
+}
+
+static int api_reload(lua_State *L)
+{
+    return evpt_call_lua(L, "evpt.cluster", "reload");
+}
+
+static int api_rewrite(lua_State *L)
+{
+    return evpt_call_lua(L, "evpt.cluster", "rewrite");
+}
+
+static int api_on_change(lua_State *L)
+{
+    return evpt_call_lua(L, "evpt.cluster", "on_change");
+}
+
+int evpt_open_cluster(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         {"remoteCall", api_remote_call},
@@ -278,13 +306,13 @@ int evpt_open_cluster_core(lua_State *L)
         {"call", api_call},
         {"try", api_try},
         {"send", api_send},
+        {"proxy", api_proxy},
         {"nodes", api_nodes},
+        {"reload", api_reload},
+        {"rewrite", api_rewrite},
+        {"on_change", api_on_change},
         {NULL, NULL},
     };
     luaL_newlib(L, functions);
-    lua_createtable(L, 0, 1);
-    lua_pushcfunction(L, api_call_within);
-    lua_setfield(L, -2, "call_within");
-    lua_setfield(L, -2, "core");
     return 1;
 }

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define NONE UINT32_MAX
 #define RESULTS_HINT 128 /* bytes: growing a message costs more than the room */
 #define READY_MAX                                                                                  \
     1024 /* ready tasks that one run resumes: the next message is not to wait for ever */
@@ -19,7 +18,7 @@
 static struct evpt_task *make_task(struct evpt_vm *vm)
 {
     lua_State *L = vm->L;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, EVPT_REF_TASKS);
+    evpt_push_table(L, EVPT_REF_TASKS);
     lua_State *co = lua_newthread(L); /* may raise: nothing is held */
     uint32_t number = vm->next_task + 1;
     lua_rawseti(L, -2, number); /* may raise */
@@ -87,11 +86,16 @@ int evpt_task_yield(lua_State *L, lua_KContext context, lua_KFunction k)
     return lua_yieldk(L, 1, context, k);
 }
 
-/* For Lua: the value that marks our yields, so that nested coroutines can pass them on
- * (evpt/init.lua). */
-void evpt_push_yield_token(lua_State *L)
+bool evpt_is_waiting(lua_State *co)
 {
-    lua_pushlightuserdata(L, (void *)&yield_token);
+    return lua_status(co) == LUA_YIELD && lua_gettop(co) > 0 &&
+           lua_touserdata(co, -1) == &yield_token;
+}
+
+void evpt_end_waiting(lua_State *co)
+{
+    if (evpt_is_waiting(co)) /* not if a script has closed it meanwhile */
+        lua_pop(co, 1);
 }
 
 void evpt_task_ready(struct evpt_vm *vm, struct evpt_task *task, int values)
@@ -195,10 +199,8 @@ void evpt_task_resume(struct evpt_vm *vm, struct evpt_task *task, int values)
     int status = lua_resume(task->co, vm->L, values, &results);
     vm->task = NULL;
     if (status == LUA_YIELD) {
-        if (results == 1 && lua_touserdata(task->co, -1) == &yield_token) {
-            lua_pop(task->co, 1);
+        if (evpt_is_waiting(task->co))
             return;
-        }
         lua_settop(task->co, 0);
         lua_pushliteral(task->co, "attempt to yield from outside a coroutine");
         fail_task(vm, task);
@@ -234,9 +236,8 @@ static bool add_chunk(struct evpt_vm *vm)
         return false;
     vm->chunks[chunk_count] = chunk;
     for (uint32_t i = 0; i < EVPT_WAIT_CHUNK; i++) {
-        chunk[i].vm = vm;
         chunk[i].session = vm->wait_capacity + i;
-        chunk[i].next = i + 1 < EVPT_WAIT_CHUNK ? vm->wait_capacity + i + 1 : NONE;
+        chunk[i].next = i + 1 < EVPT_WAIT_CHUNK ? vm->wait_capacity + i + 1 : EVPT_WAIT_NONE;
     }
     vm->first_free = vm->wait_capacity;
     vm->wait_capacity += EVPT_WAIT_CHUNK;
@@ -254,7 +255,7 @@ static bool make_wheel(struct evpt_vm *vm)
 
 struct evpt_wait *evpt_wait_new(struct evpt_vm *vm, lua_State *L, enum evpt_wait_kind kind)
 {
-    if (vm->first_free == NONE && !add_chunk(vm))
+    if (vm->first_free == EVPT_WAIT_NONE && !add_chunk(vm))
         luaL_error(L, "too many calls and timers in one service");
     /* here, where raising does no harm yet, and not in evpt_wait_arm, when the request has gone */
     if (!vm->wheel && kind != EVPT_WAIT_WAKEUP && !make_wheel(vm))
@@ -312,7 +313,7 @@ static void take_function(struct evpt_vm *vm, lua_State *co, const struct evpt_w
 {
     lua_rawgeti(co, LUA_REGISTRYINDEX, EVPT_REF_WAIT_VALUES);
     lua_rawgeti(co, -1, evpt_wait_values(wait));
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 2; i++) {
         lua_pushnil(co);
         lua_rawseti(co, -3, evpt_wait_values(wait) + i);
     }
@@ -325,7 +326,7 @@ static void keep_late(struct evpt_vm *vm, struct evpt_wait *wait)
 {
     wait->kind = EVPT_WAIT_LATE;
     wait->task = NULL;
-    wait->next = NONE;
+    wait->next = EVPT_WAIT_NONE;
     uint32_t slot = wait->session & (EVPT_WAITS_MAX - 1);
     if (vm->late_count++)
         wait_at(vm, vm->last_late)->next = slot;
@@ -358,15 +359,16 @@ static void settle_late(struct evpt_vm *vm, struct evpt_wait *wait)
 
 static void on_timer(struct evpt_timer *timer, void *user)
 {
-    struct evpt_wait *wait = user;
-    evpt_list_push_back(&wait->vm->due, &wait->due_link); /* nothing that may raise in here */
+    struct evpt_vm *vm = user;
+    struct evpt_wait *wait = EVPT_CONTAINER_OF(timer, struct evpt_wait, timer);
+    evpt_list_push_back(&vm->due, &wait->due_link); /* nothing that may raise in here */
 }
 
 void evpt_wait_arm(struct evpt_vm *vm, struct evpt_wait *wait, uint64_t deadline_ns)
 {
     if (deadline_ns == EVPT_FOREVER)
         return;
-    evpt_timer_start(vm->wheel, &wait->timer, deadline_ns, on_timer, wait);
+    evpt_timer_start(vm->wheel, &wait->timer, deadline_ns, on_timer, vm);
     evpt_service_wake_at(vm->service, deadline_ns);
 }
 
@@ -434,6 +436,14 @@ int evpt_push_no_memory(lua_State *co)
     return 3;
 }
 
+/* What evpt_push_place has put together. */
+static struct evpt_error_place split_place(const char *node)
+{
+    const char *service = node + strlen(node) + 1;
+    const char *method = service + strlen(service) + 1;
+    return (struct evpt_error_place){.node = node, .service = service, .method = method};
+}
+
 /* Pushes a callback and its arguments (session, code, first result or error object), 4 values.
  * `message` NULL: there is none. */
 static void push_callback(struct evpt_vm *vm, const struct evpt_wait *wait,
@@ -443,12 +453,9 @@ static void push_callback(struct evpt_vm *vm, const struct evpt_wait *wait,
     luaL_checkstack(L, 16, NULL);
     lua_rawgeti(L, LUA_REGISTRYINDEX, EVPT_REF_WAIT_VALUES);
     int values = lua_gettop(L);
-    for (int i = 0; i < 4; i++) /* function, node, service, method */
-        lua_rawgeti(L, values, evpt_wait_values(wait) + i);
-    struct evpt_error_place place = {.node = lua_tostring(L, values + 2),
-                                     .service = lua_tostring(L, values + 3),
-                                     .method = lua_tostring(L, values + 4)};
-    lua_pushvalue(L, values + 1);
+    lua_rawgeti(L, values, evpt_wait_values(wait) + 1);
+    struct evpt_error_place place = split_place(lua_tostring(L, -1));
+    lua_rawgeti(L, values, evpt_wait_values(wait));
     lua_pushinteger(L, wait->session);
     int code_at = lua_gettop(L) + 1;
     if (message)
@@ -477,7 +484,7 @@ static void start_callback(struct evpt_vm *vm, struct evpt_wait *wait,
     struct evpt_task *task = evpt_task_new(vm, EVPT_TASK_FORK, "callback", 8);
     lua_xmove(L, task->co, 4); /* a coroutine begins with more room than that */
     vm->ending = NULL;
-    for (int i = 0; i < 4; i++) { /* above `top` still lies the table of the values */
+    for (int i = 0; i < 2; i++) { /* above `top` still lies the table of the values */
         lua_pushnil(L);
         lua_rawseti(L, top + 1, evpt_wait_values(wait) + i);
     }
@@ -495,6 +502,7 @@ static void time_out(struct evpt_vm *vm, struct evpt_wait *wait)
 {
     struct evpt_task *task = wait->task;
     int values = push_timeout(vm->L);
+    evpt_end_waiting(task->co);
     lua_xmove(vm->L, task->co, values);
     keep_late(vm, wait);
     evpt_task_ready(vm, task, values);
@@ -567,6 +575,7 @@ void evpt_vm_on_reply(struct evpt_vm *vm, struct evpt_message *message)
         int values = push_outcome(vm->L, message);
         if (!lua_checkstack(task->co, values))
             luaL_error(vm->L, "too many results");
+        evpt_end_waiting(task->co);
         lua_xmove(vm->L, task->co, values);
         vm->answered = NULL;
         evpt_task_resume(vm, task, values);

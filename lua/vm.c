@@ -1,4 +1,4 @@
-#include "lua/vm.h"
+#include "lua/api.h"
 
 #include "reactor/error.h"
 #include "services/request.h"
@@ -9,91 +9,40 @@
 #include <stdio.h>
 #include <string.h>
 
-#define NONE UINT32_MAX
-
 /* ---- making a state ---- */
 
-const struct evpt_embedded *evpt_embedded_find(const char *name)
+void evpt_push_table(lua_State *L, enum evpt_vm_ref ref)
 {
-    for (const struct evpt_embedded *each = evpt_embedded; each->name; each++) {
-        if (strcmp(each->name, name) == 0)
-            return each;
-    }
-    return NULL;
-}
-
-/* Pushes the chunk of an embedded source. */
-static void load_embedded(lua_State *L, const char *name)
-{
-    const struct evpt_embedded *source = evpt_embedded_find(name);
-    char chunk_name[64];
-    if (!source)
-        luaL_error(L, "no embedded source %s", name);
-    snprintf(chunk_name, sizeof(chunk_name), "=evpt:%s", name);
-    if (luaL_loadbufferx(L, source->text, source->size, chunk_name, "t") != LUA_OK)
-        lua_error(L);
-}
-
-/* Searcher of `require` for what is part of the program. */
-static int search_embedded(lua_State *L)
-{
-    const char *name = luaL_checkstring(L, 1);
-    if (!evpt_embedded_find(name) || strncmp(name, "service.", 8) == 0) {
-        lua_pushfstring(L, "no module '%s' in evpt itself", name);
-        return 1;
-    }
-    load_embedded(L, name);
-    lua_pushliteral(L, ":evpt:");
-    return 2;
-}
-
-static void set_ref_table(lua_State *L, enum evpt_vm_ref ref)
-{
+    if (lua_rawgeti(L, LUA_REGISTRYINDEX, ref) == LUA_TTABLE)
+        return;
+    lua_pop(L, 1);
     lua_newtable(L);
+    lua_pushvalue(L, -1);
     lua_rawseti(L, LUA_REGISTRYINDEX, ref);
 }
 
-static void set_package(lua_State *L, const struct evpt_config *config)
+void evpt_append(lua_State *L, enum evpt_vm_ref ref)
 {
-    lua_getglobal(L, "package");
-    lua_pushstring(L, config->path);
-    lua_setfield(L, -2, "path");
-    lua_pushstring(L, config->cpath);
-    lua_setfield(L, -2, "cpath");
-    lua_getfield(L, -1, "searchers");
-    /* in front of all others: nothing in `path` can stand in for evpt's own modules */
-    for (lua_Integer i = luaL_len(L, -1); i >= 1; i--) {
-        lua_rawgeti(L, -1, i);
-        lua_rawseti(L, -2, i + 1);
-    }
-    lua_pushcfunction(L, search_embedded);
-    lua_rawseti(L, -2, 1);
-    lua_pop(L, 2);
+    evpt_push_table(L, ref);
+    lua_pushvalue(L, 1);
+    lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+    lua_pop(L, 1);
 }
 
-/* Protected: libraries, registry, the life cycle functions. */
+/* Protected: libraries and registry. */
 static int set_up(lua_State *L)
 {
-    struct evpt_vm *vm = evpt_vm_of(L);
-    static const enum evpt_vm_ref tables[] = {EVPT_REF_METHODS,     EVPT_REF_TASKS,
-                                              EVPT_REF_WAIT_VALUES, EVPT_REF_HANDLES,
-                                              EVPT_REF_NODES,       EVPT_REF_STOP_HOOKS};
     luaL_openlibs(L);
-    for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
-        set_ref_table(L, tables[i]);
+    for (int ref = EVPT_REF_FIRST; ref < EVPT_REF_END; ref++) {
+        lua_pushboolean(L, false);
+        lua_rawseti(L, LUA_REGISTRYINDEX, ref);
+    }
     lua_pushliteral(L, "out of memory");
     lua_rawseti(L, LUA_REGISTRYINDEX, EVPT_REF_NO_MEMORY);
-    luaL_requiref(L, "evpt.core", evpt_open_core, 0);
-    luaL_requiref(L, "evpt.cluster.core", evpt_open_cluster_core, 0);
-    lua_pop(L, 2);
-    if (vm->builtin) {
-        luaL_requiref(L, "evpt.builtin", evpt_open_builtin, 0);
-        lua_pop(L, 1);
-    }
-    set_package(L, vm->node->config);
-    load_embedded(L, "evpt.boot");
-    lua_call(L, 0, 1);
-    lua_rawseti(L, LUA_REGISTRYINDEX, EVPT_REF_BOOT);
+    lua_pushcfunction(L, evpt_print);
+    lua_setglobal(L, "print");
+    evpt_set_coroutine(L);
+    evpt_set_package(L);
     return 0;
 }
 
@@ -143,7 +92,8 @@ static bool push_method(struct evpt_vm *vm, lua_State *co, const struct evpt_mes
     }
     if (remote)
         return false;
-    lua_rawgeti(co, LUA_REGISTRYINDEX, EVPT_REF_METHODS);
+    if (lua_rawgeti(co, LUA_REGISTRYINDEX, EVPT_REF_METHODS) != LUA_TTABLE)
+        return false;
     lua_pushlstring(co, method_text(message), message->method_size);
     return lua_rawget(co, -2) == LUA_TFUNCTION;
 }
@@ -152,14 +102,6 @@ static bool is_life_cycle(const struct evpt_message *message)
 {
     return message->method_size && *method_text(message) == '.' &&
            !(message->flags & EVPT_MESSAGE_REMOTE);
-}
-
-/* .start(script, ...), .after_init(), .stop(): functions of evpt/boot.lua. */
-static bool push_life_cycle(lua_State *co, const struct evpt_message *message)
-{
-    lua_rawgeti(co, LUA_REGISTRYINDEX, EVPT_REF_BOOT);
-    lua_pushlstring(co, method_text(message), message->method_size);
-    return lua_rawget(co, -2) == LUA_TFUNCTION;
 }
 
 static bool has_dispatch(lua_State *L)
@@ -179,7 +121,7 @@ static bool begin_task(struct evpt_vm *vm, struct evpt_task *task,
     bool found;
     if (is_life_cycle(message)) {
         task->kind = EVPT_TASK_START;
-        found = push_life_cycle(co, message);
+        found = evpt_push_life_cycle(co, method_text(message), message->method_size);
     } else if (has_dispatch(co) && (!(message->flags & EVPT_MESSAGE_REMOTE) || vm->builtin ||
                                     push_method(vm, co, message, &code))) {
         /* from another node only what is exported, here too; builtin: the console, from the admin
@@ -289,6 +231,7 @@ static void recover(struct evpt_vm *vm)
 {
     lua_settop(vm->L, 0);
     vm->task = NULL;
+    vm->blocked = 0;
     if (vm->setup) {
         struct evpt_task *task = vm->setup;
         vm->setup = NULL;
@@ -299,6 +242,7 @@ static void recover(struct evpt_vm *vm)
     if (vm->answered) {
         struct evpt_task *task = vm->answered;
         vm->answered = NULL;
+        evpt_end_waiting(task->co);
         evpt_task_ready(vm, task, evpt_push_no_memory(task->co));
     }
     if (vm->ending) { /* whoever waits is told when there is memory for that */
@@ -381,7 +325,7 @@ static void free_vm(struct evpt_vm *vm)
     for (uint32_t i = 0; i < vm->wait_capacity / EVPT_WAIT_CHUNK; i++)
         evpt_sys_free(vm->chunks[i]);
     evpt_sys_free(vm->chunks);
-    evpt_vm_memory_fini(&vm->memory);
+    evpt_vm_memory_trim(&vm->memory);
     evpt_sys_free(vm->wheel);
     evpt_sys_free(vm->script);
     evpt_sys_free(vm->name);
@@ -421,7 +365,7 @@ uint32_t evpt_vm_spawn(struct evpt_node *node, struct evpt_worker *self, const c
     vm->node = node;
     vm->builtin = builtin;
     vm->memory.limit = builtin ? 0 : node->config->lua_memory_max;
-    vm->first_free = NONE;
+    vm->first_free = EVPT_WAIT_NONE;
     evpt_list_init(&vm->spare);
     evpt_list_init(&vm->running);
     evpt_list_init(&vm->ready);

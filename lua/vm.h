@@ -21,20 +21,24 @@
 
 struct evpt_vm;
 
-/* Fixed places in the registry table of each state: integer keys, for lua_rawgeti. LUA_RIDX_LAST
- * is 2. */
+/* Fixed places in the registry table of each state: integer keys, for lua_rawgeti. `false` where
+ * nothing is yet, never nil: luaL_ref, which C modules of scripts use on the same table, takes what
+ * is free for its own. (LUA_RIDX_LAST is 2, and 3 is luaL_ref's.) */
 enum evpt_vm_ref {
-    EVPT_REF_EXPORTS = 10, /* methods other nodes may call; nil until evpt.export is called */
-    EVPT_REF_METHODS,      /* methods of evpt.methods */
-    EVPT_REF_DISPATCH,     /* _msg_dispatch_, or nil */
-    EVPT_REF_TASKS,        /* task number -> coroutine: keeps them alive */
-    EVPT_REF_WAIT_VALUES,  /* 4 values for each slot of waits: function, node, service, method */
-    EVPT_REF_HANDLES,      /* name -> handle, as of registry version */
-    EVPT_REF_NODES,        /* node name -> true, as of the directory's version */
-    EVPT_REF_ERROR_META,   /* metatable of error objects */
-    EVPT_REF_STOP_HOOKS,   /* functions given to evpt.on_stop */
-    EVPT_REF_NO_MEMORY,    /* the text for when there is no memory to make one */
-    EVPT_REF_BOOT,         /* life cycle functions of evpt/boot.lua */
+    EVPT_REF_FIRST = 4,
+    EVPT_REF_EXPORTS = EVPT_REF_FIRST, /* methods other nodes may call; since evpt.export */
+    EVPT_REF_METHODS,                  /* methods of evpt.methods */
+    EVPT_REF_DISPATCH,                 /* _msg_dispatch_ */
+    EVPT_REF_TASKS,                    /* task number -> coroutine: keeps them alive */
+    EVPT_REF_WAIT_VALUES,     /* 2 values for each slot of waits: function, and what it called */
+    EVPT_REF_HANDLES,         /* name -> handle, as of registry version */
+    EVPT_REF_NODES,           /* node name -> true, as of the directory's version */
+    EVPT_REF_ERROR_META,      /* metatable of error objects */
+    EVPT_REF_STOP_HOOKS,      /* functions given to evpt.on_stop */
+    EVPT_REF_NO_MEMORY,       /* the text for when there is no memory to make one */
+    EVPT_REF_STATUS_HANDLERS, /* functions given to cluster.on_change */
+    EVPT_REF_LUA_PARTS,       /* source -> its functions (evpt_call_lua) */
+    EVPT_REF_END
 };
 
 enum evpt_task_kind {
@@ -50,9 +54,9 @@ struct evpt_task {
     lua_State *co;
     uint32_t number;          /* in EVPT_REF_TASKS */
     uint32_t source, session; /* who is to get the reply; session 0: nobody */
+    int ready_values;         /* values on co's stack to resume with, while in vm->ready */
     uint8_t kind;
-    int ready_values; /* values on co's stack to resume with, while in vm->ready */
-    char method[40];  /* for logs; cut */
+    char method[31]; /* for logs; cut. With it the whole fills one of malloc's blocks: 88 bytes */
 };
 
 enum evpt_wait_kind {
@@ -69,18 +73,18 @@ enum evpt_wait_kind {
 struct evpt_wait {
     struct evpt_timer timer;
     struct evpt_list due_link; /* in vm->due: its time has come */
-    struct evpt_vm *vm;
     struct evpt_task *task;
-    uint64_t serial;  /* no two waits of a VM have the same */
-    uint32_t session; /* generation << 20 | slot */
-    uint32_t next;    /* next free, or next late one */
-    uint8_t kind;
-    bool answer_lost; /* it came when there was no memory for it */
-};
+    uint64_t serial;    /* no two waits of a VM have the same */
+    uint32_t session;   /* generation << 20 | slot */
+    uint32_t next : 24; /* next free, or next late one */
+    uint32_t kind : 7;
+    uint32_t answer_lost : 1; /* it came when there was no memory for it */
+};                            /* 80 bytes: one for each call in flight */
 
-#define EVPT_WAIT_CHUNK 16 /* slots made at a time: 1.5 KiB */
+#define EVPT_WAIT_CHUNK 16 /* slots made at a time: 1.3 KiB */
 #define EVPT_WAIT_SLOT_BITS 20
 #define EVPT_WAITS_MAX (1u << EVPT_WAIT_SLOT_BITS)
+#define EVPT_WAIT_NONE 0xffffffu /* no slot: in first_free and next */
 #define EVPT_WAITS_LATE_MAX                                                                        \
     65536 /* late answers that are waited for at a time: the oldest is then given up */
 #define EVPT_TASKS_SPARE_MAX 256 /* coroutines kept for reuse */
@@ -108,6 +112,7 @@ struct evpt_vm {
     uint64_t last_serial;
     struct evpt_timer_wheel *wheel; /* made when first used */
     uint32_t handles_version, nodes_version;
+    unsigned blocked; /* coroutines that were resumed by code that cannot be suspended */
     bool builtin; /* launcher, clusterclient, clusterserver, console: may use the core library */
     bool stopping;
     bool exited; /* by evpt.exit, as opposed to killed */
@@ -141,10 +146,16 @@ static inline lua_Integer evpt_wait_timer_id(const struct evpt_wait *wait)
 }
 /* NULL: it has fired, was cancelled, or never was. */
 struct evpt_wait *evpt_wait_find_timer(struct evpt_vm *vm, lua_Integer id);
-/* Index in EVPT_REF_WAIT_VALUES of the first of its 4 values. */
+/* Index in EVPT_REF_WAIT_VALUES of the first of its 2 values. */
 static inline lua_Integer evpt_wait_values(const struct evpt_wait *wait)
 {
-    return (lua_Integer)(wait->session & (EVPT_WAITS_MAX - 1)) * 4 + 1;
+    return (lua_Integer)(wait->session & (EVPT_WAITS_MAX - 1)) * 2 + 1;
+}
+/* Pushes as one string what is called, for the error object that a callback may get. */
+static inline void evpt_push_place(lua_State *L, const char *node, const char *service,
+                                   const char *method)
+{
+    lua_pushfstring(L, "%s%c%s%c%s", node, 0, service, 0, method);
 }
 void evpt_wait_arm(struct evpt_vm *vm, struct evpt_wait *wait, uint64_t deadline_ns);
 /* Yields the running task; `k` gets what it is resumed with on top of the stack. To be returned. */
@@ -166,14 +177,17 @@ void evpt_vm_run_ready(struct evpt_vm *vm);
 void evpt_vm_advance(struct evpt_vm *vm);
 /* An answer has come; frees nothing of the message. */
 void evpt_vm_on_reply(struct evpt_vm *vm, struct evpt_message *message);
-/* Pushes what a caller gets whose answer did not fit into memory: code, text, executed. Cannot raise
- * where 3 slots are free. */
+/* Pushes what a caller gets whose answer did not fit into memory: code, text, executed. Cannot
+ * raise where 3 slots are free. */
 int evpt_push_no_memory(lua_State *co);
 /* Answers the request of a task. */
 void evpt_task_reply_error(struct evpt_vm *vm, const struct evpt_task *task, int code,
                            const char *text, size_t size);
-/* The value that marks our yields, for Lua code that resumes coroutines of its own. */
-void evpt_push_yield_token(lua_State *L);
+/* Is the coroutine suspended by evpt_task_yield? Its yield is then to be passed on to the
+ * scheduler, and nobody else may resume it. */
+bool evpt_is_waiting(lua_State *co);
+/* Makes such a coroutine ready for the values that it is resumed with. */
+void evpt_end_waiting(lua_State *co);
 /* A task that waited goes on, with `values` values on its coroutine's stack, as soon as the running
  * one yields or ends. */
 void evpt_task_ready(struct evpt_vm *vm, struct evpt_task *task, int values);
@@ -185,18 +199,23 @@ struct evpt_error_place {
 void evpt_push_error(lua_State *L, int code, enum evpt_executed executed,
                      const struct evpt_error_place *place);
 
-/* The libraries. */
-int evpt_open_core(lua_State *L);         /* `evpt` functions written in C */
-int evpt_open_cluster_core(lua_State *L); /* `evpt.cluster` functions written in C */
-int evpt_open_builtin(lua_State *L);      /* what built-in services need */
+/* Pushes the table at this place of the registry; it is made when first used. */
+void evpt_push_table(lua_State *L, enum evpt_vm_ref ref);
+/* Appends the function at 1 to it. */
+void evpt_append(lua_State *L, enum evpt_vm_ref ref);
 
-/* Lua sources that are part of the program: "evpt", "evpt.cluster", "service.launcher" ...
- * (generated). */
+/* The libraries. */
+int evpt_open(lua_State *L);         /* `evpt` */
+int evpt_open_cluster(lua_State *L); /* `evpt.cluster` */
+int evpt_open_core(lua_State *L);    /* what evpt's own Lua sources need */
+int evpt_open_builtin(lua_State *L); /* what built-in services need */
+int evpt_print(lua_State *L);        /* `print`, to the log */
+
+/* Lua sources that are part of the program: "evpt", "service.launcher" ... (generated). */
 struct evpt_embedded {
     const char *name, *text;
     size_t size;
 };
 extern const struct evpt_embedded evpt_embedded[];
-const struct evpt_embedded *evpt_embedded_find(const char *name);
 
 #endif

@@ -9,7 +9,12 @@ enum { KEEP_BLOCKS = !EVPT_DEBUG };
 
 static size_t class_of(size_t size)
 {
-    return (size + EVPT_VM_BLOCK_UNIT - 1) / EVPT_VM_BLOCK_UNIT;
+    return (size + EVPT_VM_BLOCK_UNIT - 1 - EVPT_VM_BLOCK_ODD) / EVPT_VM_BLOCK_UNIT;
+}
+
+static size_t class_size(size_t class)
+{
+    return class * EVPT_VM_BLOCK_UNIT + EVPT_VM_BLOCK_ODD;
 }
 
 static void *take(struct evpt_vm_memory *memory, size_t size)
@@ -19,7 +24,7 @@ static void *take(struct evpt_vm_memory *memory, size_t size)
     size_t class = class_of(size);
     void *block = memory->free[class];
     if (!block)
-        return evpt_sys_alloc(class * EVPT_VM_BLOCK_UNIT);
+        return evpt_sys_alloc(class_size(class));
     memcpy(&memory->free[class], block,
            sizeof(void *)); /* a free block begins with the next one's address */
     memory->free_count[class]--;
@@ -74,7 +79,7 @@ void *evpt_vm_memory_alloc(void *user, void *old, size_t old_size, size_t new_si
     return block;
 }
 
-void evpt_vm_memory_fini(struct evpt_vm_memory *memory)
+void evpt_vm_memory_trim(struct evpt_vm_memory *memory)
 {
     for (size_t class = 0; class < EVPT_VM_CLASSES; class ++) {
         while (memory->free[class]) {

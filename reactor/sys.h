@@ -82,6 +82,9 @@ int evpt_sys_shutdown_write(int fd);
 /* SO_SNDBUF in bytes; TCP_NOTSENT_LOWAT in bytes. */
 int evpt_sys_set_send_buffer(int fd, int bytes);
 int evpt_sys_set_notsent_lowat(int fd, int bytes);
+/* TCP_USER_TIMEOUT: a connection whose bytes nobody has acknowledged for so long fails with
+ * -ETIMEDOUT, instead of after the system's quarter of an hour. */
+int evpt_sys_set_user_timeout(int fd, uint32_t ms);
 
 /* read/readv/writev on any descriptor; sockets never raise SIGPIPE. read: 0 at end of file. */
 ssize_t evpt_sys_read(int fd, void *buffer, size_t bytes);

@@ -368,6 +368,11 @@ int evpt_sys_set_notsent_lowat(int fd, int bytes)
     return set_option(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, bytes);
 }
 
+int evpt_sys_set_user_timeout(int fd, uint32_t ms)
+{
+    return set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, ms < INT_MAX ? (int)ms : INT_MAX);
+}
+
 ssize_t evpt_sys_read(int fd, void *buffer, size_t bytes)
 {
     ssize_t got = TEMP_FAILURE_RETRY(read(fd, buffer, bytes));

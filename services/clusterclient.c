@@ -203,13 +203,14 @@ static void answer(struct evpt_clusterclient *client, uint32_t source, uint32_t 
                     session, reply);
 }
 
-static void answer_error(struct evpt_clusterclient *client, uint32_t source, uint32_t session,
-                         int code, enum evpt_executed executed, const char *text)
+/* The memory of a context as a message: should there be no other, it becomes the reply. */
+static struct evpt_message *as_message(struct evpt_context *context)
 {
-    struct evpt_message *reply = evpt_reply_error(code, text, strlen(text));
-    if (reply)
-        evpt_reply_set_executed(reply, executed);
-    answer(client, source, session, reply);
+    static_assert(sizeof(*context) >= sizeof(struct evpt_message) + 8, "an error reply fits");
+    struct evpt_message *message = (struct evpt_message *)(void *)context;
+    memset(message, 0, sizeof(*message));
+    message->capacity = sizeof(*context) - sizeof(*message);
+    return message;
 }
 
 /* Ends a context with an error. */
@@ -217,13 +218,17 @@ static void fail(struct evpt_clusterclient *client, struct evpt_context *context
                  enum evpt_executed executed, const char *text)
 {
     detach(client, context);
-    uint32_t source = context->source, session = context->caller_session;
-    bool wants_reply = context->wants_reply;
-    free_context(client, context);
-    if (wants_reply)
-        answer_error(client, source, session, code, executed, text);
-    else
+    if (!context->wants_reply) {
+        free_context(client, context);
         atomic_fetch_add_explicit(&client->lost_sends, 1, memory_order_relaxed);
+        return;
+    }
+    uint32_t source = context->source, session = context->caller_session;
+    evpt_timer_stop(evpt_loop_wheel(client->loop), &context->timer);
+    evpt_message_free(context->message);
+    struct evpt_message *reply = evpt_reply_instead(as_message(context), code, text, strlen(text));
+    evpt_reply_set_executed(reply, executed);
+    answer(client, source, session, reply);
 }
 
 /* Refuses a request that has no context yet. */
@@ -517,6 +522,23 @@ void evpt_clusterclient_request(struct evpt_clusterclient *client, struct evpt_m
 
 /* ---- events ---- */
 
+static void on_no_hello(struct evpt_timer *timer, void *user)
+{
+    struct evpt_peer *peer = user;
+    evpt_session_close(peer->session, false, "no HELLO within three heartbeats");
+}
+
+/* A node that stands still takes connections all the same, for its system does that; but no
+ * heartbeat begins before its HELLO. One that has said HELLO before is no plain peer, so it has to
+ * say it again. */
+static void await_hello(struct evpt_clusterclient *client, struct evpt_peer *peer)
+{
+    uint64_t heartbeat_ns = client->config->cluster.heartbeat_ms * EVPT_NS_PER_MS;
+    if (peer->message_max && heartbeat_ns)
+        evpt_loop_timer(client->loop, &peer->hello_timer,
+                        EVPT_SESSION_SILENT_HEARTBEATS * heartbeat_ns, on_no_hello, peer);
+}
+
 void evpt_clusterclient_on_connect(struct evpt_clusterclient *client, struct evpt_peer *peer,
                                    struct evpt_session *session, int error)
 {
@@ -526,6 +548,7 @@ void evpt_clusterclient_on_connect(struct evpt_clusterclient *client, struct evp
         peer->going_away = false;
         peer->connects++;
         peer->stray_replies = peer->late_replies_due = 0;
+        await_hello(client, peer);
         evpt_clusterclient_set_status(client, peer, EVPT_STATUS_CONNECTED, "");
         send_cached(client, peer);
         return;
@@ -580,6 +603,7 @@ void evpt_clusterclient_on_hello(struct evpt_clusterclient *client, struct evpt_
     if (!peer)
         return;
     peer->message_max = evpt_session_peer_message_max(session);
+    evpt_timer_stop(evpt_loop_wheel(client->loop), &peer->hello_timer);
     if (strcmp(evpt_session_peer_name(session), peer->name) != 0)
         evpt_logf(client->log, EVPT_LOG_WARN, "clusterclient",
                   "%s: the node list calls this address %s, the node there calls itself %s",
@@ -615,6 +639,7 @@ void evpt_clusterclient_on_disconnect(struct evpt_clusterclient *client,
     uint64_t written = evpt_session_written(session);
     peer->session = NULL;
     peer->disconnects++;
+    evpt_timer_stop(evpt_loop_wheel(client->loop), &peer->hello_timer);
     struct evpt_session_stats stats;
     evpt_session_stats(session, &stats);
     if (stats.messages_in == 0)

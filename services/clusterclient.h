@@ -60,7 +60,8 @@ struct evpt_peer {
     unsigned failures;    /* in a row, without a reply in between */
     uint64_t retry_at_ns; /* before it a request fails at once */
     uint64_t connects, disconnects;
-    uint32_t message_max; /* from its last HELLO; 0: not known */
+    uint32_t message_max; /* from its last HELLO; 0: it never said any */
+    struct evpt_timer hello_timer; /* the time that it has for the next one */
 };
 
 struct evpt_clusterclient {

@@ -46,9 +46,11 @@ static void drop_connection(struct evpt_clusterclient *client, struct evpt_peer 
         evpt_session_close(session, false, text);
         peer->session = NULL;
         peer->disconnects++;
+        evpt_timer_stop(evpt_loop_wheel(client->loop), &peer->hello_timer);
     }
     peer->failures = 0;
     peer->retry_at_ns = 0;
+    peer->message_max = 0; /* whoever is there next may be another */
     if (peer->status != status)
         evpt_clusterclient_set_status(client, peer, status, text);
     evpt_clusterclient_fail_sent(client, peer, written, text);
@@ -245,6 +247,7 @@ void evpt_clusterclient_fini(struct evpt_clusterclient *client)
     for (uint32_t i = 0; i < client->peer_count; i++) {
         free_contexts(client, &client->peers[i]->sent);
         free_contexts(client, &client->peers[i]->cached);
+        evpt_timer_stop(evpt_loop_wheel(client->loop), &client->peers[i]->hello_timer);
         evpt_sys_free(client->peers[i]);
     }
     free_contexts(client, &client->spare);

@@ -11,19 +11,18 @@
 
 #define NO_SLOT UINT32_MAX
 #define CAPACITY_MIN 64
-#define CAPACITY_MAX                                                                               \
-    (1u << 24) /* slot numbers take 24 bits of a session, its generation the other 8 */
+#define CAPACITY_MAX (1u << 24)
 
-/* A session of this node's is generation << 24 | slot. It never leaves the node and is answered at
- * most once by the very service that it was given to, so 8 bits of generation are a guard against
- * our own mistakes, not against a peer's. */
+/* A session of this node's has its slot in the low bits, as many as the capacity needs; the others
+ * count how often the slot was used. They have to be many: the answer to a request whose connection
+ * has gone may come when its slot has been reused for long, and must not be taken for another's. */
 struct evpt_served {
     uint32_t connection; /* 0: free */
     uint32_t frame_session;
     uint32_t source; /* the sender's number at its node, 0: not said */
     uint32_t handle; /* who was asked */
+    uint32_t session; /* this node's, of the request that has the slot, or had it last */
     uint32_t next_free;
-    uint8_t generation;
 };
 
 /* ---- session2context ---- */
@@ -33,13 +32,27 @@ static bool grow(struct evpt_clusterserver *server)
     uint32_t capacity = server->capacity ? server->capacity * 2 : CAPACITY_MIN;
     if (capacity > CAPACITY_MAX)
         return false;
-    struct evpt_served *served = evpt_sys_realloc(server->served, capacity * sizeof(*served));
+    struct evpt_served *served = evpt_sys_zalloc(capacity * sizeof(*served));
     if (!served)
         return false;
-    for (uint32_t i = server->capacity; i < capacity; i++)
-        served[i] = (struct evpt_served){.next_free = i + 1 < capacity ? i + 1 : NO_SLOT};
+    for (uint32_t i = 0; i < capacity && !server->capacity; i++)
+        served[i].session = i;
+    /* Every slot is in use. By one bit more of its session it stays where it is or moves up by the
+     * old capacity; the other one of these two places goes on counting from there. */
+    for (uint32_t i = 0; i < server->capacity; i++) {
+        uint32_t session = server->served[i].session;
+        served[session & (capacity - 1)] = server->served[i];
+        session += server->capacity;
+        served[session & (capacity - 1)].session = session;
+    }
+    for (uint32_t i = capacity; i-- > 0;) {
+        if (served[i].connection)
+            continue;
+        served[i].next_free = server->first_free;
+        server->first_free = i;
+    }
+    evpt_sys_free(server->served);
     server->served = served;
-    server->first_free = server->capacity;
     server->capacity = capacity;
     return true;
 }
@@ -50,24 +63,25 @@ static uint32_t remember(struct evpt_clusterserver *server, const struct evpt_me
 {
     if (server->first_free == NO_SLOT && !grow(server))
         return 0;
-    uint32_t slot = server->first_free;
-    struct evpt_served *entry = &server->served[slot];
+    struct evpt_served *entry = &server->served[server->first_free];
     server->first_free = entry->next_free;
     server->count++;
-    if (++entry->generation == 0)
-        entry->generation = 1; /* so that no session is 0 */
+    entry->session += server->capacity;
+    if (entry->session < server->capacity)
+        entry->session += server->capacity; /* wrapped: so that no session is 0 */
     entry->connection = message->connection;
     entry->frame_session = message->session;
     entry->source = source;
     entry->handle = message->target;
-    return (uint32_t)entry->generation << 24 | slot;
+    return entry->session;
 }
 
 static struct evpt_served *recall(struct evpt_clusterserver *server, uint32_t session)
 {
-    uint32_t slot = session & (CAPACITY_MAX - 1);
-    struct evpt_served *entry = slot < server->capacity ? &server->served[slot] : NULL;
-    return entry && entry->connection && entry->generation == session >> 24 ? entry : NULL;
+    if (!server->capacity)
+        return NULL;
+    struct evpt_served *entry = &server->served[session & (server->capacity - 1)];
+    return entry->connection && entry->session == session ? entry : NULL;
 }
 
 static void forget(struct evpt_clusterserver *server, struct evpt_served *entry)
@@ -76,6 +90,15 @@ static void forget(struct evpt_clusterserver *server, struct evpt_served *entry)
     entry->next_free = server->first_free;
     server->first_free = (uint32_t)(entry - server->served);
     server->count--;
+}
+
+/* Nobody waits any more for what came in on it: the answers, if they ever come, find no entry. */
+static void forget_connection(struct evpt_clusterserver *server, uint32_t connection)
+{
+    for (uint32_t i = 0; server->count && i < server->capacity; i++) {
+        if (server->served[i].connection == connection)
+            forget(server, &server->served[i]);
+    }
 }
 
 /* ---- answers ---- */
@@ -246,7 +269,7 @@ void evpt_clusterserver_on_hello(struct evpt_clusterserver *server, struct evpt_
 void evpt_clusterserver_on_closed(struct evpt_clusterserver *server, struct evpt_session *session,
                                   int error, const char *reason)
 {
-    /* Requests in progress find out when they are answered. */
+    forget_connection(server, evpt_session_id(session));
     bool said_hello = evpt_session_said_hello(session);
     evpt_logf(server->log, error == -EVPT_EPROTOCOL ? EVPT_LOG_WARN : EVPT_LOG_INFO,
               "clusterserver", "connection from %s%s%s closed: %s", evpt_session_peer_addr(session),

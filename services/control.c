@@ -304,20 +304,12 @@ static void do_refuse(struct evpt_node *node, struct evpt_message *request,
     finish(node, request, &answer);
 }
 
-static void do_pending(struct evpt_node *node, struct evpt_message *request,
-                       struct evpt_reader *args)
-{
-    struct answer answer = begin(1);
-    put_int(&answer, evpt_clusterclient_pending(&node->client));
-    finish(node, request, &answer);
-}
-
 static const struct {
     const char *name;
     method_fn fn;
 } methods[] = {
     {"listen", do_listen}, {"apply", do_apply}, {"observe", do_observe}, {"nodes", do_nodes},
-    {"stat", do_stat},     {"drain", do_drain}, {"refuse", do_refuse},   {"pending", do_pending},
+    {"stat", do_stat},     {"drain", do_drain}, {"refuse", do_refuse},
 };
 
 void evpt_control_message(struct evpt_node *node, struct evpt_message *message)

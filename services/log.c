@@ -236,13 +236,14 @@ static void log_main(void *user)
             evpt_sys_eventfd_wait(log->wake_fd, EVPT_FOREVER);
     }
     write_queued(log, &told_dropped);
+    evpt_sys_eventfd_signal(log->ended_fd);
 }
 
 int evpt_log_init(struct evpt_log *log, const char *node, const char *path, bool json,
                   enum evpt_log_level level)
 {
     memset(log, 0, sizeof(*log));
-    log->fd = log->wake_fd = -1;
+    log->fd = log->wake_fd = log->ended_fd = -1;
     evpt_mpsc_init(&log->queue, false);
     atomic_init(&log->level, (int)level);
     log->json = json;
@@ -256,6 +257,9 @@ int evpt_log_init(struct evpt_log *log, const char *node, const char *path, bool
     log->wake_fd = evpt_sys_eventfd();
     if (log->wake_fd < 0)
         return log->wake_fd;
+    log->ended_fd = evpt_sys_eventfd();
+    if (log->ended_fd < 0)
+        return log->ended_fd;
     log->fd = open_file(log);
     return log->fd < 0 ? log->fd : 0;
 }
@@ -271,6 +275,26 @@ void evpt_log_reopen(struct evpt_log *log)
     evpt_sys_eventfd_signal(log->wake_fd);
 }
 
+static uint64_t lines_done(struct evpt_log *log)
+{
+    return atomic_load_explicit(&log->lines, memory_order_relaxed) +
+           atomic_load_explicit(&log->dropped, memory_order_relaxed);
+}
+
+bool evpt_log_stop(struct evpt_log *log)
+{
+    atomic_store_explicit(&log->stopping, true, memory_order_release);
+    evpt_sys_eventfd_signal(log->wake_fd);
+    bool ended = !log->thread.running;
+    for (uint64_t before = lines_done(log) + 1; !ended && before != lines_done(log);) {
+        before = lines_done(log);
+        ended = evpt_sys_eventfd_wait(log->ended_fd, evpt_sys_now_ns() + EVPT_NS_PER_S);
+    }
+    if (ended)
+        evpt_thread_join(&log->thread);
+    return ended;
+}
+
 void evpt_log_fini(struct evpt_log *log)
 {
     if (!log || !log->node[0])
@@ -284,7 +308,8 @@ void evpt_log_fini(struct evpt_log *log)
         write_queued(log, &told); /* what was logged after the thread had ended */
     close_file(log);
     evpt_sys_close(log->wake_fd);
+    evpt_sys_close(log->ended_fd);
     evpt_sys_free(log->path);
     memset(log, 0, sizeof(*log));
-    log->fd = log->wake_fd = -1;
+    log->fd = log->wake_fd = log->ended_fd = -1;
 }

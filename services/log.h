@@ -23,7 +23,7 @@ struct evpt_log {
     /* private */
     struct evpt_mpsc queue;
     struct evpt_thread thread;
-    int wake_fd, fd;
+    int wake_fd, ended_fd, fd;
     char node[65];
     char *path; /* NULL: stderr */
     bool json;
@@ -37,6 +37,10 @@ struct evpt_log {
 int evpt_log_init(struct evpt_log *log, const char *node, const char *path, bool json,
                   enum evpt_log_level level);
 int evpt_log_start(struct evpt_log *log);
+/* Writes what is queued and ends the thread. False: nothing could be written for a second, because
+ * the file is a pipe that nobody reads, for instance. The thread then still waits for that, so the
+ * log cannot be finished, and the process can only be ended. */
+bool evpt_log_stop(struct evpt_log *log);
 /* Writes what is queued, ends the thread, closes the file. NULL and zeroed are fine. */
 void evpt_log_fini(struct evpt_log *log);
 /* Opens the file anew before the next line (rotation). Any thread. */

@@ -67,6 +67,7 @@ static void on_closed(void *user, struct evpt_session *session, int error, const
 {
     struct evpt_node *node = user;
     evpt_clusterserver_on_closed(&node->server, session, error, reason);
+    evpt_control_check_drain(node);
 }
 
 static void on_shed(void *user, int error)

@@ -84,6 +84,28 @@ static struct evpt_service *queue_pop(struct evpt_worker *worker, enum pop which
     return found;
 }
 
+/* The first short one that has waited since `since_ns`, also from behind long ones. */
+static struct evpt_service *queue_pop_short(struct evpt_worker *worker, uint64_t since_ns)
+{
+    if (atomic_load_explicit(&worker->queued, memory_order_relaxed) == 0)
+        return NULL;
+    struct evpt_service *found = NULL;
+    int looked_at = 0;
+    pthread_mutex_lock(&worker->lock);
+    for (struct evpt_list *link = worker->queue.next;
+         !found && link != &worker->queue && looked_at++ < EVPT_RESCUE_LOOK; link = link->next) {
+        struct evpt_service *service = EVPT_CONTAINER_OF(link, struct evpt_service, run_link);
+        if (is_short(service) && service->runnable_since_ns <= since_ns)
+            found = service;
+    }
+    if (found) {
+        evpt_list_remove(&found->run_link);
+        atomic_fetch_sub_explicit(&worker->queued, 1, memory_order_relaxed);
+    }
+    pthread_mutex_unlock(&worker->lock);
+    return found;
+}
+
 /* From the own queue anything, from the others what has waited since `since_ns` or is long. */
 static struct evpt_service *steal(struct evpt_worker *worker, uint64_t since_ns)
 {
@@ -336,8 +358,8 @@ static void measure(struct evpt_service *service, uint64_t end_ns)
     uint64_t each = spent / service->run_messages;
     /* Clamped, so that one run in which the system took the processor away does not make a short
      * service a long one, and two really long ones do. */
-    if (each > 8 * EVPT_SHORT_NS)
-        each = 8 * EVPT_SHORT_NS;
+    if (each > 6 * EVPT_SHORT_NS)
+        each = 6 * EVPT_SHORT_NS;
     service->cost_ns += each / 8 - service->cost_ns / 8;
     atomic_store_explicit(&service->messages,
                           atomic_load_explicit(&service->messages, memory_order_relaxed) +
@@ -397,6 +419,20 @@ static void offer(struct evpt_worker *worker)
         (void)wake_one(worker->scheduler); /* all awake: one of them takes it before it rests */
 }
 
+/* All workers are busy, and something has waited for long: they are stuck in handlers that compute
+ * or block. The holder then runs what is short as a rule, from any queue, though nobody could take
+ * the loop over should it be stuck as well; else so many such handlers as there are workers would
+ * stop every service of the node. */
+static struct evpt_service *rescue(struct evpt_worker *worker)
+{
+    struct evpt_scheduler *scheduler = worker->scheduler;
+    uint64_t since_ns = evpt_sys_now_ns() - EVPT_WATCH_NS;
+    struct evpt_service *service = NULL;
+    for (unsigned i = 0; !service && i <= scheduler->worker_count; i++)
+        service = queue_pop_short(&scheduler->workers[i], since_ns);
+    return service;
+}
+
 /* The holder's share: short services, for a while. Returns whether any is left that it may run. */
 static bool lend(struct evpt_worker *worker)
 {
@@ -406,11 +442,13 @@ static bool lend(struct evpt_worker *worker)
     for (;;) {
         /* relaxed: between two turns nobody but this thread, the holder, sets it */
         atomic_store_explicit(&scheduler->fresh, false, memory_order_relaxed);
-        if (!may_lend(scheduler)) {
+        bool watched = may_lend(scheduler);
+        struct evpt_service *service =
+            watched ? queue_pop(worker, alone ? POP_ANY : POP_SHORT, 0) : rescue(worker);
+        if (!service && !watched) {
             offer(worker);
             return false;
         }
-        struct evpt_service *service = queue_pop(worker, alone ? POP_ANY : POP_SHORT, 0);
         if (!service) {
             worker->now_ns = evpt_loop_now(scheduler->loop);
             offer(worker); /* what is left is long */
@@ -440,7 +478,12 @@ static bool poll_loop(struct evpt_worker *worker, bool may_wait)
     if (!holds_loop(worker))
         return true;
     bool stopping = atomic_load_explicit(&scheduler->stopping, memory_order_acquire);
-    int worked = evpt_loop_turn(scheduler->loop, more || stopping || !may_wait ? 0 : EVPT_FOREVER);
+    uint64_t until_ns = EVPT_FOREVER;
+    if (more || stopping || !may_wait)
+        until_ns = 0;
+    else if (!may_lend(scheduler)) /* nobody watches: see to it that nothing waits for ever */
+        until_ns = evpt_sys_now_ns() + EVPT_WATCH_NS;
+    int worked = evpt_loop_turn(scheduler->loop, until_ns);
     return more || worked > 0;
 }
 

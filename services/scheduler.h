@@ -16,8 +16,9 @@
  * is the watcher: while there is activity it looks every EVPT_WATCH_NS, takes over what waits
  * behind a long handler, and where the holder of the loop itself is stuck in one, takes the loop
  * over; the old holder goes on as a plain worker when its handler returns. The holder runs services
- * only while there is a watcher: with all workers busy it just polls. When nothing has happened for
- * a while the watcher rests like the others, without a tick.
+ * only while there is a watcher: with all workers busy it polls, every EVPT_WATCH_NS at least, and
+ * runs of what is short only what has waited that long: then the workers are stuck, and nobody else
+ * will. When nothing has happened for a while the watcher rests like the others, without a tick.
  *
  *     evpt_scheduler_init; evpt_scheduler_start; ... evpt_scheduler_stop; evpt_scheduler_join;
  * evpt_scheduler_fini
@@ -34,6 +35,7 @@
 /* A service whose messages take longer than this each is not run by the holder of the loop. */
 #define EVPT_SHORT_NS UINT64_C(50000)
 #define EVPT_WATCH_NS (2 * EVPT_NS_PER_MS)
+#define EVPT_RESCUE_LOOK 64 /* services of a queue among which the holder looks for a short one */
 #define EVPT_WATCH_QUIET 50 /* ticks without activity after which the watcher rests */
 /* One service's turn on a worker: so many messages, or so long. */
 #define EVPT_RUN_MESSAGES 256

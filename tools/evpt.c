@@ -400,12 +400,12 @@ static int run(struct program *program, const struct evpt_addr *addr)
         evpt_loop_turn(program->node.main.loop, 0);
     status = joined ? program->status : EXIT_FAILED;
     remove_files(program);
-    if (!joined) {
-        /* A handler does not return: nothing that it may touch can be freed. */
-        evpt_log_fini(&program->node.log);
-        _exit(EXIT_FAILED);
-    }
-    evpt_logf(&program->node.log, EVPT_LOG_INFO, "main", "stopped");
+    if (joined)
+        evpt_logf(&program->node.log, EVPT_LOG_INFO, "main", "stopped");
+    /* A handler does not return, or nobody reads the log: nothing that these threads may touch can
+     * be freed. */
+    if (!evpt_log_stop(&program->node.log) || !joined)
+        _exit(status);
     evpt_watch_stop(&program->signals);
     evpt_sys_close(program->signal_fd);
     evpt_node_fini(&program->node);

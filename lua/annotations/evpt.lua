@@ -164,7 +164,7 @@ function evpt.wait() end
 function evpt.wakeup(co) end
 
 ---A function that runs its argument with no other one in between, waits included, and returns its results.
----@return async fun(fn: function, ...): ... queue
+---@return async fun(fn: function, ...): ...any
 ---@nodiscard
 function evpt.queue() end
 

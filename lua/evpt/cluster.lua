@@ -1,16 +1,13 @@
--- `require "evpt.cluster"`: calls to other nodes. Most of it is in C (lua/api_cluster.c); here is the rest.
-local evpt = require "evpt"
-local cluster = require "evpt.cluster.core"
-local core = cluster.core
-
-core.status_handlers = {}
+-- The part of `evpt.cluster` that is written in Lua; see init.lua.
+local evpt, core = ...
+local functions = {}
 
 --- An object whose methods are remote calls: proxy("battle_1", "room").join(id).
 -- options.timeout_ms: the deadline of its calls.
-function cluster.proxy(node, service, options)
+function functions.proxy(node, service, options)
     if type(node) ~= "string" or type(service) ~= "string" then
         error(("cluster.proxy: expected the names of a node and a service, got a %s and a %s"):format(type(node),
-            type(service)), 2)
+            type(service)), 3)
     end
     local timeout_ms = options and options.timeout_ms
     return setmetatable({}, {
@@ -37,22 +34,22 @@ local function ask(method, ...)
 end
 
 --- Reads the node list anew. -> {added=, removed=, changed=}; raises where the file is not valid: then nothing has changed.
-function cluster.reload()
+function functions.reload()
     return ask("reload")
 end
 
 --- Replaces the node list's file and reads it. Raises where the text is not valid: then nothing has changed.
-function cluster.rewrite(text)
+function functions.rewrite(text)
     return ask("rewrite", text)
 end
 
 --- fn(node, status) runs in this service whenever the status of a node's connection changes.
-function cluster.on_change(fn)
+function functions.on_change(fn)
     if type(fn) ~= "function" then
-        error("cluster.on_change: expected a function, got a " .. type(fn), 2)
+        error("cluster.on_change: expected a function, got a " .. type(fn), 3)
     end
-    table.insert(core.status_handlers, fn)
+    core.on_status(fn)
     evpt.send("clusterclient", "subscribe", evpt.self())
 end
 
-return cluster
+return functions

@@ -1,65 +1,12 @@
--- `require "evpt"`: what a service is made of. Most of it is in C (lua/api.c); here is the rest.
-local evpt = require "evpt.core"
-local core = evpt.core
-
--- ---- nested coroutines ----
--- A script may run coroutines of its own and wait inside them. evpt's yields bear a token; whoever resumes such a coroutine passes the
--- yield on to whoever resumed it, up to the scheduler, and what the scheduler answers down again.
-
-local token = core.yield_token()
-local create, resume, yield = coroutine.create, coroutine.resume, coroutine.yield
-local running, status, close = coroutine.running, coroutine.status, coroutine.close
-
-local function pass_on(co, ok, first, ...)
-    if ok and first == token and status(co) == "suspended" then
-        return pass_on(co, resume(co, yield(token)))
-    end
-    return ok, first, ...
-end
-
-function coroutine.resume(co, ...)
-    return pass_on(co, resume(co, ...))
-end
-
-local function raise_or_return(co, ok, ...)
-    if ok then
-        return ...
-    end
-    close(co)
-    error((...), 0)
-end
-
-function coroutine.wrap(fn)
-    local co = create(fn)
-    return function(...)
-        return raise_or_return(co, pass_on(co, resume(co, ...)))
-    end
-end
-
--- ---- wait and wakeup ----
-
-local parked = setmetatable({}, { __mode = "k" }) -- coroutine -> session of its wait
-
---- Suspends the running coroutine until evpt.wakeup(co).
-function evpt.wait()
-    local co = running()
-    parked[co] = core.park_new()
-    core.park()
-end
-
---- Lets a coroutine that waits go on; true if it did wait.
-function evpt.wakeup(co)
-    if type(co) ~= "thread" then
-        error("evpt.wakeup: expected a coroutine, got a " .. type(co), 2)
-    end
-    local session = parked[co]
-    parked[co] = nil
-    return session ~= nil and core.unpark(session)
-end
+-- The part of `evpt` that is written in Lua: what few services need (evpt_call_lua in lua/api_modules.c). The first call of a function runs
+-- this. Between a function and the script that calls it lies one in C: level 3 of `error` is the script.
+local evpt, core = ...
+local running = coroutine.running
+local functions = {}
 
 --- A function that runs its argument with no other one in between, in the order of the calls, waits included.
 -- The function that has the queue may enter it again.
-function evpt.queue()
+function functions.queue()
     local owner, depth = nil, 0
     local waiting, first, last = {}, 1, 0
     local function leave(ok, ...)
@@ -100,15 +47,15 @@ local function run_main(handle, script, args)
 end
 
 --- Starts a service and waits until its __main__ has returned; raises what that raised. -> handle
-function evpt.start(script, options)
+function functions.start(script, options)
     if type(script) ~= "string" then
-        error("evpt.start: expected the name of a script, got a " .. type(script), 2)
+        error("evpt.start: expected the name of a script, got a " .. type(script), 3)
     end
     options = options or {}
     for key, value in pairs(options) do
         if type(value) ~= start_options[key] then
             error(("evpt.start: %s: %s"):format(tostring(key), start_options[key]
-                and "expected a " .. start_options[key] .. ", got a " .. type(value) or "unknown option"), 2)
+                and "expected a " .. start_options[key] .. ", got a " .. type(value) or "unknown option"), 3)
         end
     end
     local args = options.args or {}
@@ -118,7 +65,7 @@ function evpt.start(script, options)
         evpt.kill(handle)
         error((code:gsub("^evpt:evpt:%d+: ", ""):gsub("^argument (%d+)", function(number)
             return ("evpt.start: args[%d]"):format(number - 1)
-        end)), 2)
+        end)), 3)
     end
     if code ~= 0 then
         evpt.kill(handle)
@@ -128,23 +75,4 @@ function evpt.start(script, options)
     return handle
 end
 
--- ---- log ----
-
-evpt.log = {}
-for level, name in ipairs { "debug", "info", "warn", "error" } do
-    evpt.log[name] = function(format, ...)
-        if core.log_wants(level - 1) then
-            core.log(level - 1, select("#", ...) > 0 and format:format(...) or tostring(format))
-        end
-    end
-end
-
-function print(...)
-    local parts = table.pack(...)
-    for i = 1, parts.n do
-        parts[i] = tostring(parts[i])
-    end
-    core.log(1, table.concat(parts, "\t"))
-end
-
-return evpt
+return functions

@@ -3,7 +3,8 @@
 -- opens the port, and what comes in from then on finds every service ready. Stop is the same backwards.
 local evpt = require "evpt"
 local builtin = require "evpt.builtin"
-local request = evpt.core.request
+local core = require "evpt.core"
+local request = core.request
 
 local infrastructure = { "clusterclient", "clusterserver", "console" }
 local all_initialised = false
@@ -24,7 +25,7 @@ function __main__()
         start(name, name, evpt.query(name), { n = 0 })
     end
     for _, service in ipairs(builtin.config().services) do
-        local handle = evpt.core.spawn(service.script, service.name)
+        local handle = core.spawn(service.script, service.name)
         start(service.script, service.name, handle, service.args)
         started[#started + 1] = { handle = handle, name = service.name }
     end
@@ -74,6 +75,7 @@ local function stop()
             evpt.log.error("service %s: on_stop: %s", started[i].name or started[i].handle, failure.message)
         end
     end
+    request(builtin.control(), "refuse") -- what is left of the services cannot start anything on other nodes any more
     if not drained and not wait_for_requests(limit_ms * 2 // 5) then
         evpt.log.warn("requests of other nodes are given up: they are still in progress")
     end

@@ -1,18 +1,21 @@
-"""Runs what the documents show: a document's fenced blocks, from the first to the last, in a folder of its own.
+"""Runs what the documents show: a document's fenced blocks, from the first to the last, in a
+folder of its own.
 
 In front of each block stands a comment that says what it is:
 
     <!-- file: PATH -->         the block is this file
-    <!-- run -->                `$ ` is typed, `> ` continues it, the rest is what comes out. `evpt ... NODE &` goes on
-                                running: the lines below it are the first of its log
+    <!-- run -->                `$ ` is typed, `> ` continues it, the rest is what comes out.
+                                `evpt ... NODE &` goes on running: the lines below it are the
+                                first of its log
     <!-- run, numbers vary -->  the same; words of digits stand for any number
-    <!-- log: NODE -->          the next lines of that node's log. Services run in threads, so only the lines of one
-                                service have an order
-    <!-- lua -->                runs in a service of game_1 beside a running battle_1; what it prints stands behind -->
-                                (`...` there is any text)
+    <!-- log: NODE -->          the next lines of that node's log. Services run in threads, so
+                                only the lines of one service have an order
+    <!-- lua -->                runs in a service of game_1 beside a running battle_1; what it
+                                prints stands behind --> (`...` there is any text)
     <!-- not run: REASON -->
 
-Times, durations and the ports of callers stand for any; 127.0.0.1:PORT becomes an address that is free.
+Times, durations and the ports of callers stand for any; 127.0.0.1:PORT becomes an address that is
+free.
 """
 
 import os
@@ -99,7 +102,8 @@ class Job:
     """A node in the background."""
 
     def __init__(self, command, folder, log_path, env):
-        self.log_path, self.shown, self.killed = log_path, 0, False
+        self.log_path, self.shown = log_path, 0
+        self.stopping = self.killed = False     # by a command of the document
         with open(log_path, "wb") as log:
             self.process = subprocess.Popen(["bash", "-c", "exec " + command.rstrip("& ")],
                                             cwd=folder, env=env, stdin=subprocess.DEVNULL,
@@ -119,7 +123,7 @@ class Job:
         compare(by_service(got), by_service(want))
 
     def end(self):
-        if self.process.poll() is None:
+        if not self.stopping and self.process.poll() is None:    # a second TERM would be harsh
             self.process.send_signal(signal.SIGTERM)
         status = self.process.wait(evptnode.PATIENCE)
         log = evptnode.read_file(self.log_path)
@@ -141,14 +145,15 @@ def compare(got, want):
 
 
 class Runner:
-    """Runs the blocks of one document; close() ends what it has started."""
+    """Runs the blocks of one document; close() ends what it has started. `tools`: where the
+    programs are."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, tools=None):
         self.home = self.folder = os.path.abspath(folder)
         self.hidden = os.path.join(self.home, ".documents")     # what the reader has no part in
         os.makedirs(self.hidden)
         self.addresses, self.jobs, self.status, self.client = {}, {}, 0, None
-        tools = os.path.dirname(evptnode.program("evpt"))
+        tools = tools or os.path.dirname(evptnode.program("evpt"))
         self.env = dict(evptnode.environment(), HOME=self.home,
                         PATH=tools + ":" + os.environ["PATH"])
 
@@ -213,13 +218,18 @@ class Runner:
             got = [normal(line, numbers_vary) for line in self._shell(command)]
             if got == want or not ASKS.match(command) or time.monotonic() > limit:
                 break
-        if "kill -9" in command or "kill -KILL" in command:
-            for job in self.jobs.values():
-                job.killed = True
+        self._note_end(command)
         try:
             compare(got, want)
         except Wrong as error:
             raise Wrong("$ %s\n%s" % (command, error)) from None
+
+    def _note_end(self, command):
+        """Remembers which nodes a command has stopped or killed: those it names, or all."""
+        names = set(re.findall(r"\w+", command)) & set(self.jobs) or set(self.jobs)
+        for name in names:
+            self.jobs[name].stopping |= bool(re.search(r"evpt-ctl\b.* stop\b|kill -(9|KILL|TERM|INT) ", command))
+            self.jobs[name].killed |= bool(re.search(r"kill -(9|KILL) ", command))
 
     def _shell(self, command):
         where = os.path.join(self.hidden, "pwd")
@@ -232,8 +242,10 @@ class Runner:
         return done.stdout.splitlines()
 
     def _start(self, name, command):
-        if name in self.jobs:           # once more: the old one is about to end
-            self.jobs[name].process.wait(evptnode.PATIENCE)
+        if name in self.jobs:
+            if not self.jobs[name].stopping:
+                raise Wrong("%s runs already" % name)
+            self.jobs[name].end()
         log_path = os.path.join(self.hidden, "%s.%d" % (name, len(os.listdir(self.hidden))))
         self.jobs[name] = Job(command, self.folder, log_path, self.env)
 

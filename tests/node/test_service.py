@@ -455,6 +455,71 @@ class CoroutineTest(LabCase):
             end
             return list"""), [[1, 2, 3]])
 
+    def test_coroutines_of_the_script_itself_may_wait(self):
+        self.assertEqual(self.game.lua("""
+            local function steps(first)
+                evpt.sleep(1)
+                local second = coroutine.yield(first + 1)
+                evpt.sleep(1)
+                return second + 1, evpt.name()
+            end
+            local co = coroutine.create(steps)
+            local list = { select(2, coroutine.resume(co, 1)) }
+            list[2], list[3] = select(2, coroutine.resume(co, 10))
+            local outer = coroutine.wrap(function() return coroutine.wrap(steps)(5) end)
+            list[4] = outer()
+            return list, coroutine.status(co), select("#", coroutine.resume(co)),
+                coroutine.resume(co)"""),
+            [[2, 11, "lab", 6], "dead", 2, False, "cannot resume dead coroutine"])
+
+    def test_wakeup_finds_a_coroutine_of_the_script_itself(self):
+        self.assertEqual(self.game.lua("""
+            local co = coroutine.create(function() evpt.wait() return "awake" end)
+            local got
+            evpt.fork(function() got = select(2, coroutine.resume(co)) end)
+            evpt.sleep(1)
+            local first, second = evpt.wakeup(co), evpt.wakeup(co)
+            return first, second, eventually(function() return got end), got"""),
+            [True, False, True, "awake"])
+
+    def test_coroutine_that_waits_is_resumed_by_nobody_else(self):
+        self.assertEqual(self.game.lua("""
+            local nested = coroutine.create(function() evpt.wait() return "by wakeup" end)
+            local task, got
+            evpt.fork(function()
+                task = coroutine.running()
+                got = { coroutine.resume(nested) }
+            end)
+            assert(eventually(function() return task end))
+            local refused = { coroutine.resume(nested, "by force") }
+            local task_refused = coroutine.resume(task)
+            evpt.wakeup(nested)
+            return refused, task_refused, eventually(function() return got end), got"""),
+            [[False, "cannot resume a coroutine that waits for evpt"], False, True,
+             [True, "by wakeup"]])
+
+    def test_coroutine_inside_of_what_cannot_be_suspended_is_told_so(self):
+        ok, message, after = self.game.lua("""
+            local ok, message
+            table.sort({ 1, 2 }, function()
+                ok, message = coroutine.resume(coroutine.create(function() evpt.sleep(1) end))
+                return false
+            end)
+            return ok, message, coroutine.wrap(function() evpt.sleep(1) return "waits" end)()""")
+        self.assertEqual([ok, after], [False, "waits"])
+        self.assertIn("cannot wait here", message)
+
+    def test_error_out_of_a_wrapped_coroutine_closes_what_it_held(self):
+        self.assertEqual(self.game.lua("""
+            local closed
+            local f = coroutine.wrap(function()
+                local held <close> = setmetatable({}, { __close = function() closed = true end })
+                evpt.sleep(1)
+                error({ "what it raised" })
+            end)
+            local ok, problem = pcall(f)
+            return ok, problem[1], closed, (pcall(f))"""), [False, "what it raised", True, False])
+
     def test_ten_thousand_coroutines_wait_at_once(self):
         self.assertEqual(self.game.lua("""
             local done = 0

@@ -14,7 +14,7 @@
 /* ---- the system below ---- */
 
 static atomic_long live, fail_in;
-static atomic_bool failed;
+static atomic_bool failed, fail_all;
 static atomic_int fail_thread_in;
 static atomic_ulong waits;
 static _Atomic uint64_t skipped_ns;
@@ -23,6 +23,8 @@ static int fds_before;
 
 static bool refuses(void)
 {
+    if (atomic_load(&fail_all))
+        return true;
     if (atomic_load(&fail_in) == 0 || atomic_fetch_sub(&fail_in, 1) != 1)
         return false;
     atomic_store(&failed, true);
@@ -118,6 +120,11 @@ bool support_allocation_failed(void)
     return atomic_load(&failed);
 }
 
+void support_refuse_memory(bool refused)
+{
+    atomic_store(&fail_all, refused);
+}
+
 void support_fail_thread(int nth)
 {
     atomic_store(&fail_thread_in, nth);
@@ -149,6 +156,7 @@ long support_leaked_allocations(void)
 void support_teardown(void)
 {
     support_fail_allocation(0);
+    support_refuse_memory(false);
     ck_assert_int_eq(support_leaked_allocations(), 0);
     ck_assert_int_eq(evpt_sys_count_fds(), fds_before);
 }

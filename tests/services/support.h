@@ -35,6 +35,8 @@ int support_run(const char *name, const TTest *const *tests, size_t count);
  * out. */
 void support_fail_allocation(long nth);
 bool support_allocation_failed(void);
+/* Every allocation fails from now on. */
+void support_refuse_memory(bool refused);
 /* The nth thread from now is not started. */
 void support_fail_thread(int nth);
 /* For everybody who asks the clock it is that much later from now on. */

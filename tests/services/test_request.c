@@ -37,7 +37,8 @@ static void write_value(struct evpt_writer *writer, uint64_t *random, int depth)
 {
     uint32_t count = support_random(random) % 4;
     uint8_t bytes[40];
-    evpt_sys_random(bytes, sizeof(bytes));
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (uint8_t)support_random(random);
     switch (support_random(random) % (depth > 0 ? 7 : 5)) {
     case 0:
         CHECK(evpt_write_nil(writer));

@@ -1,4 +1,5 @@
-/* A simulated machine room: processes, threads, clock, network, all in one thread and from one seed.
+/* A simulated machine room: processes, threads, clock, network, all in one thread and from one
+ * seed.
  *
  * sys_sim.c implements reactor/sys.h on top of it, net.c is the network, fiber.c turns every thread
  * of every process into a fiber that runs until it would block (or, by chance, until it asks the
@@ -26,21 +27,26 @@
 /* Everything that should happen now and then; a batch in which one of them never did has tested
  * less than it says. */
 #define SIM_COUNTS(X)                                                                              \
-    X(switches) X(preemptions) X(reads) X(writes) X(short_reads) X(short_writes)                   \
-    X(spurious_eagain) X(window_full) X(shuffled_batches) X(cut_batches) X(fd_reused)              \
-    X(connects) X(connect_errors) X(connects_refused) X(syns_lost) X(accepts_failed)               \
-    X(segments_held_back) X(resets) X(bytes_lost_by_reset) X(half_closes) X(black_holes)           \
-    X(partitions_one_way) X(partitions_two_way) X(slow_links) X(freezes) X(ten_minute_freezes)     \
-    X(ten_minute_jumps) X(kills) X(power_losses) X(orderly_stops) X(drains) X(restarts)            \
-    X(list_applied) X(nodes_removed) X(nodes_changed) X(nodes_down) X(sessions_wrapped)            \
-    X(services_killed) X(allocations_failed) X(calls) X(sends) X(executed) X(void_calls)           \
-    X(late_replies) X(large_messages) X(executed_no) X(executed_maybe) X(executed_yes)             \
-    X(maybe_and_executed) X(maybe_and_not)                                                         \
-    X(ok) X(unknown_node) X(connect_failed) X(disconnected) X(timeout) X(unknown_service)          \
-    X(unknown_method) X(failed) X(overloaded) X(too_large) X(bad_message) X(stopping)              \
-    X(disconnect_to_connecting) X(connecting_to_connected) X(connecting_to_disconnect)             \
-    X(connected_to_disconnect) X(connected_to_down) X(connecting_to_down) X(disconnect_to_down)    \
-    X(down_to_disconnect) X(checks)
+    X(switches)                                                                                    \
+    X(preemptions)                                                                                 \
+    X(reads) X(writes) X(short_reads) X(short_writes) X(spurious_eagain) X(window_full) X(         \
+        shuffled_batches) X(cut_batches) X(fd_reused) X(connects) X(connect_errors)                \
+        X(connects_refused) X(syns_lost) X(accepts_failed) X(segments_held_back) X(resets) X(      \
+            bytes_lost_by_reset) X(half_closes) X(black_holes) X(partitions_one_way)               \
+            X(partitions_two_way) X(slow_links) X(freezes) X(ten_minute_freezes) X(                \
+                ten_minute_jumps) X(kills) X(power_losses) X(orderly_stops) X(drains) X(restarts)  \
+                X(list_applied) X(nodes_removed) X(nodes_changed) X(nodes_down) X(                 \
+                    sessions_wrapped) X(services_killed) X(allocations_failed) X(calls) X(sends)   \
+                    X(executed) X(void_calls) X(large_messages) X(executed_no) X(executed_maybe)   \
+                        X(executed_yes) X(maybe_and_executed) X(maybe_and_not)                     \
+                            X(overtaken_by_reconnect) X(ok) X(unknown_node) X(connect_failed)      \
+                                X(disconnected) X(timeout) X(unknown_service) X(unknown_method)    \
+                                    X(failed) X(overloaded) X(too_large) X(bad_message)            \
+                                        X(stopping) X(disconnect_to_connecting)                    \
+                                            X(connecting_to_connected) X(connecting_to_disconnect) \
+                                                X(connected_to_disconnect) X(connected_to_down)    \
+                                                    X(connecting_to_down) X(disconnect_to_down)    \
+                                                        X(down_to_disconnect) X(checks)
 
 enum sim_count {
 #define X(name) SIM_##name,
@@ -52,12 +58,12 @@ enum sim_count {
 /* What the machine does by itself; chances out of 1000. Zeroed: a kind one. */
 struct sim_faults {
     unsigned short_read, short_write, eagain, connect_error, accept_error, no_memory;
-    unsigned preempt;       /* a thread loses the processor where it asks the clock */
-    unsigned shuffle;       /* an epoll batch comes in another order, or is cut short */
-    unsigned latency_us;    /* at most */
-    unsigned switch_us;     /* a thread's run takes at most that long */
-    unsigned slow_link;     /* a new connection carries a few bytes a millisecond */
-    size_t window;          /* bytes that one direction of a connection holds, at most */
+    unsigned preempt;    /* a thread loses the processor where it asks the clock */
+    unsigned shuffle;    /* an epoll batch comes in another order, or is cut short */
+    unsigned latency_us; /* at most */
+    unsigned switch_us;  /* a thread's run takes at most that long */
+    unsigned slow_link;  /* a new connection carries a few bytes a millisecond */
+    size_t window;       /* bytes that one direction of a connection holds, at most */
 };
 
 struct sim_process;
@@ -108,7 +114,8 @@ uint64_t sim_jumped_at(void);
 struct sim_process *sim_spawn(unsigned host, const char *name, sim_main_fn main, void *user);
 /* Its main has returned, or it was killed. */
 bool sim_has_ended(const struct sim_process *process);
-/* kill -9, or the plug is pulled: then nobody is told, and the host stays silent until sim_power_on.
+/* kill -9, or the plug is pulled: then nobody is told, and the host stays silent until
+ * sim_power_on.
  */
 void sim_kill(struct sim_process *process, bool power_loss);
 void sim_power_on(unsigned host);
@@ -123,7 +130,10 @@ void sim_signal(struct sim_process *process, sim_event_fn fn, void *user);
 
 void sim_address(unsigned host, struct evpt_addr *ret_addr);
 void sim_cut(unsigned from, unsigned to, bool cut);
+/* No link is cut any more. */
 void sim_heal(void);
+/* Connections that have been slow or narrow are not any more. What a black hole has, it keeps. */
+void sim_widen(void);
 enum sim_harm { SIM_RESET, SIM_HALF_CLOSE, SIM_BLACK_HOLE };
 /* Picks a connection. Nothing where there is none. */
 void sim_harm(enum sim_harm harm);

@@ -24,7 +24,7 @@ struct file {
     struct sim_process *process;
     struct interest *interests; /* epoll */
     unsigned interest_count, interest_room;
-    uint64_t signals; /* eventfd */
+    uint64_t signals;              /* eventfd */
     struct connection *connection; /* socket */
     int side;
     struct connection *waiting; /* listener: the accept queue, linked by next_waiting */

@@ -1,10 +1,11 @@
 /* The simulated network: TCP as the two ends see it.
  *
  * A connection is two halves, one for each direction. What is written lies in flight as segments,
- * each with the time of its arrival, then in the inbox of the other end until that reads it; the two
- * together are bounded by the window. Segments arrive in order; where the link is cut they wait, as
- * a kernel would send them again and again, except for resets, which are not repeated. What arrives
- * at an end that is closed is answered with a reset, which may overtake (and so lose) bytes.
+ * each with the time of its arrival, then in the inbox of the other end until that reads it; the
+ * two together are bounded by the window. Segments arrive in order; where the link is cut they
+ * wait, as a kernel would send them again and again, except for resets, which are not repeated.
+ * What arrives at an end that is closed is answered with a reset, which may overtake (and so lose)
+ * bytes.
  *
  * Connections are freed with the machine: events may still refer to them.
  */
@@ -34,10 +35,12 @@ struct half {
     struct segment *flight, *flight_last, *inbox, *inbox_last;
     size_t flight_bytes, inbox_bytes, window;
     uint64_t last_due_ns;
-    bool pumping;  /* an event will look at the flight */
-    bool closed;   /* nothing more is written */
-    bool ended;    /* FIN has arrived */
-    bool black;    /* whatever enters is lost for ever */
+    uint64_t user_timeout_ns; /* of who writes; 0: for ever */
+    uint64_t unacked_ns; /* since then bytes have arrived without the writer knowing; 0: none */
+    bool pumping;        /* an event will look at the flight */
+    bool closed;         /* nothing more is written */
+    bool ended;          /* FIN has arrived */
+    bool black;          /* whatever enters is lost for ever */
 };
 
 struct connection {
@@ -145,6 +148,20 @@ static void reset_end(struct connection *c, int side, int error)
     mark(c->end[side]);
 }
 
+/* The acknowledgement of what has arrived takes the other direction, which may be cut. */
+static void acknowledge(void *user)
+{
+    struct half *half = user;
+    struct connection *c = half->connection;
+    int writer = half == &c->to[0];
+    if (!is_cut(c, writer) || c->reset[writer])
+        half->unacked_ns = 0;
+    else if (machine.now_ns - half->unacked_ns >= half->user_timeout_ns)
+        reset_end(c, writer, -ETIMEDOUT);
+    else
+        sim_at(machine.now_ns + RETRY_NS, acknowledge, half);
+}
+
 static void arrive(struct connection *c, int side, struct segment *segment)
 {
     struct half *half = &c->to[side];
@@ -173,6 +190,10 @@ static void arrive(struct connection *c, int side, struct segment *segment)
             half->inbox = segment;
         half->inbox_last = segment;
         half->inbox_bytes += segment->size;
+        if (half->user_timeout_ns && !half->unacked_ns && is_cut(c, 1 - side)) {
+            half->unacked_ns = machine.now_ns;
+            acknowledge(half);
+        }
     }
     mark(c->end[side]);
 }
@@ -187,8 +208,11 @@ static void pump(void *user)
         struct segment *segment = half->flight;
         bool cut = is_cut(c, side);
         if (cut && segment->kind != RST) {
+            uint64_t limit_ns = half->user_timeout_ns;
             sim_counts[SIM_segments_held_back]++;
-            if (!half->black)
+            if (limit_ns && machine.now_ns - segment->due_ns >= limit_ns)
+                reset_end(c, 1 - side, -ETIMEDOUT);
+            else if (!half->black || limit_ns)
                 pump_at(half, machine.now_ns + RETRY_NS);
             return;
         }
@@ -404,6 +428,13 @@ int evpt_sys_set_notsent_lowat(int fd, int bytes)
     return 0;
 }
 
+int evpt_sys_set_user_timeout(int fd, uint32_t ms)
+{
+    struct file *file = sim_file(fd);
+    file->connection->to[1 - file->side].user_timeout_ns = ms * EVPT_NS_PER_MS;
+    return 0;
+}
+
 /* ---- an end ---- */
 
 static size_t room_of(const struct half *half)
@@ -444,8 +475,8 @@ static size_t take(struct half *in, uint8_t *buffer, size_t size)
     size_t done = 0;
     while (done < size && in->inbox) {
         struct segment *segment = in->inbox;
-        size_t n = segment->size - segment->at < size - done ? segment->size - segment->at
-                                                             : size - done;
+        size_t n =
+            segment->size - segment->at < size - done ? segment->size - segment->at : size - done;
         memcpy(buffer + done, segment->bytes + segment->at, n);
         segment->at += n;
         done += n;
@@ -562,6 +593,18 @@ void sim_cut(unsigned from, unsigned to, bool cut)
 void sim_heal(void)
 {
     memset(machine.cut, 0, sizeof(machine.cut));
+}
+
+void sim_widen(void)
+{
+    for (struct connection *c = machine.connections; c; c = c->next) {
+        c->ns_per_byte = 0;
+        for (int i = 0; i < 2; i++) {
+            if (c->to[i].window < sim_faults.window)
+                c->to[i].window = sim_faults.window;
+            mark(c->end[i]);
+        }
+    }
 }
 
 static struct connection *pick_connection(void)

@@ -587,9 +587,10 @@ void sim_signal(struct sim_process *process, sim_event_fn fn, void *user)
 {
     if (process->ended)
         return;
+    struct sim_process *kept = machine.process;
     machine.process = process;
     fn(user);
-    machine.process = &machine.outside;
+    machine.process = kept;
 }
 
 void sim_init(uint64_t seed)

@@ -8,6 +8,7 @@
 #define EVPT_TESTS_SIM_WORLD_H
 
 #include "machine.h"
+#include "services/code.h"
 #include "services/node.h"
 
 #define NODES_MAX 4
@@ -18,13 +19,13 @@
 
 struct swarm {
     unsigned nodes, services, workers;
-    uint64_t fault_ns;      /* how long the faults last */
-    uint64_t call_every_ns; /* of one service, on average */
+    uint64_t fault_ns;                           /* how long the faults last */
+    uint64_t call_every_ns;                      /* of one service, on average */
     unsigned large, slow_answers, strange_calls; /* chances out of 1000 */
     struct evpt_config config;
     struct sim_faults faults;
     bool resets, half_closes, black_holes, one_way, two_way, freezes, long_pauses, kills, power,
-        stops, lists, wraps, kill_services, no_memory;
+        stops, lists, wraps, kill_services;
 };
 
 /* ---- nodes ---- */
@@ -34,7 +35,8 @@ enum listed { LISTED, LISTED_DOWN, LISTED_ELSEWHERE, NOT_LISTED };
 struct held {
     struct evpt_list link;
     uint64_t due_ns;
-    uint32_t source, session, call;
+    struct evpt_message *request;
+    uint32_t call;
 };
 
 struct node;
@@ -52,10 +54,10 @@ enum { COMMAND_APPLY = 1, COMMAND_DRAIN = 2, COMMAND_WRAP = 4, COMMAND_KILL_SERV
 
 struct node {
     struct evpt_node node;
-    char name[8];
+    char name[16];
     unsigned index, generation;
     struct sim_process *process;
-    bool running, draining, stopping;
+    bool running, draining, stopping, wrapped;
     unsigned commands;
     struct evpt_wake wake, main_wake;
     struct evpt_loop_hook check_hook;
@@ -84,7 +86,10 @@ void calls_fini(void);
 uint32_t calls_new_instance(void);
 /* Returns the number of the new call, never 0. */
 uint32_t calls_issue(const struct service *service, bool is_send, unsigned target_node,
-                     unsigned target_service, uint64_t deadline_ns, uint32_t instance, uint32_t seq);
+                     unsigned target_service, uint64_t deadline_ns, uint32_t instance,
+                     uint32_t seq);
+/* It went over the caller's connection with this number. */
+void calls_sent(uint32_t call, uint32_t connection);
 void calls_executed(uint32_t call, const struct service *by);
 /* What the caller was told. */
 void calls_answered(uint32_t call, const struct service *service, int code,
@@ -100,8 +105,16 @@ uint32_t calls_count(void);
 
 /* ---- a run ---- */
 
-enum plant { PLANT_NOTHING, PLANT_TWICE, PLANT_SILENT, PLANT_MIXED_UP, PLANT_ORDER, PLANT_LEAK,
-             PLANT_LIE, PLANTS };
+enum plant {
+    PLANT_NOTHING,
+    PLANT_TWICE,
+    PLANT_SILENT,
+    PLANT_MIXED_UP,
+    PLANT_ORDER,
+    PLANT_LEAK,
+    PLANT_LIE,
+    PLANTS
+};
 extern enum plant planted; /* a bug in the services, for the test of the oracles */
 
 /* Runs one seed; returns its hash. */

@@ -73,7 +73,7 @@ function cluster.remoteSend(node, service, method, params) end
 ---@param node string
 ---@param service string
 ---@param options? evpt.proxy_options
----@return table<string, async fun(...): ...> proxy
+---@return table<string, async fun(...): ...any> proxy
 ---@nodiscard
 function cluster.proxy(node, service, options) end
 
