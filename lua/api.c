@@ -142,11 +142,11 @@ static int encode(lua_State *L, struct evpt_message **message, const struct evpt
                   char *error)
 {
     struct evpt_vm *vm = evpt_vm_of(L);
-    int status = evpt_value_encode(L, out->first, out->count, message,
-                                   vm->node->config->cluster.message_max, out->root, error);
+    int status = evpt_value_encode(L, out->first, out->count, message, evpt_vm_message_max(vm),
+                                   out->root, error);
     if (!status)
         status = evpt_request_finish(message, evpt_service_handle(vm->service), out->deadline_ns);
-    if (!status && (*message)->size > vm->node->config->cluster.message_max)
+    if (!status && (*message)->size > evpt_vm_message_max(vm))
         status = -EVPT_ETOOLARGE;
     if (!status && out->node)
         status = evpt_clusterclient_address(message, out->node, out->node_size);
@@ -283,16 +283,23 @@ static void check_public_method(lua_State *L, int index)
                   "names that begin with a dot are evpt's own");
 }
 
+/* What the built-in services ask of each other is answered always, and a short call_timeout_ms must
+ * not keep a node from starting. */
+static lua_Number default_timeout(const struct evpt_vm *vm)
+{
+    return vm->builtin ? HUGE_VAL : vm->node->config->cluster.call_timeout_ms;
+}
+
 static int api_call(lua_State *L)
 {
     check_public_method(L, 2);
-    return request(L, 0, evpt_vm_of(L)->node->config->cluster.call_timeout_ms);
+    return request(L, 0, default_timeout(evpt_vm_of(L)));
 }
 
 static int api_try(lua_State *L)
 {
     check_public_method(L, 2);
-    return request(L, EVPT_CALL_TRY, evpt_vm_of(L)->node->config->cluster.call_timeout_ms);
+    return request(L, EVPT_CALL_TRY, default_timeout(evpt_vm_of(L)));
 }
 
 /* request(service, method, ...): a call without a deadline, also of life cycle methods. */
@@ -345,10 +352,9 @@ static int api_reply(lua_State *L)
         reply = evpt_reply_error((int)code, text, size);
     } else {
         reply = evpt_reply_new(64);
-        int status =
-            reply ? evpt_value_encode(L, 4, lua_gettop(L) - 3, &reply,
-                                      vm->node->config->cluster.message_max, "result %d", error)
-                  : -EVPT_ELIMIT;
+        int status = reply ? evpt_value_encode(L, 4, lua_gettop(L) - 3, &reply,
+                                               evpt_vm_message_max(vm), "result %d", error)
+                           : -EVPT_ELIMIT;
         if (status) {
             evpt_message_free(reply);
             if (status == -EVPT_EFORMAT)

@@ -132,10 +132,9 @@ static void reply_results(struct evpt_vm *vm, struct evpt_task *task, int count)
     char error[EVPT_VALUE_ERROR_SIZE];
     struct evpt_message *reply = evpt_reply_new(RESULTS_HINT);
     int first = lua_gettop(task->co) - count + 1;
-    int status = reply
-                     ? evpt_value_encode(task->co, first, count, &reply,
-                                         vm->node->config->cluster.message_max, "result %d", error)
-                     : -EVPT_ELIMIT;
+    int status = reply ? evpt_value_encode(task->co, first, count, &reply, evpt_vm_message_max(vm),
+                                           "result %d", error)
+                       : -EVPT_ELIMIT;
     if (status == 0) {
         evpt_reply_finish(reply);
         evpt_post_reply(&vm->node->scheduler, vm->worker, task->source, task->session, reply);

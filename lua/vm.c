@@ -229,9 +229,17 @@ static int run_messages(lua_State *L)
  * is told. */
 static void recover(struct evpt_vm *vm)
 {
+    struct evpt_task *running = vm->task;
     lua_settop(vm->L, 0);
     vm->task = NULL;
     vm->blocked = 0;
+    if (running && running != vm->setup) {
+        /* The memory was refused to the state itself, for something that a running task wanted (a
+         * fork's coroutine): the error has passed the task by, and it cannot go on. */
+        evpt_task_reply_error(vm, running, EVPT_CODE_FAILED, "out of memory", 13);
+        lua_resetthread(running->co);
+        evpt_task_free(vm, running, false);
+    }
     if (vm->setup) {
         struct evpt_task *task = vm->setup;
         vm->setup = NULL;

@@ -132,6 +132,12 @@ static inline struct evpt_vm *evpt_vm_of(lua_State *L)
 {
     return *(struct evpt_vm **)lua_getextraspace(L);
 }
+/* The longest message that it may send. What message_max protects, memory and other nodes, is not
+ * at stake where the built-in services pass node lists and the console's tables to each other. */
+static inline size_t evpt_vm_message_max(const struct evpt_vm *vm)
+{
+    return vm->builtin ? EVPT_ADMIN_MESSAGE_MAX : vm->node->config->cluster.message_max;
+}
 /* A free slot in waits; raises where there are too many. */
 struct evpt_wait *evpt_wait_new(struct evpt_vm *vm, lua_State *L, enum evpt_wait_kind kind);
 /* By session; NULL: it has ended. */

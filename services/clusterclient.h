@@ -44,8 +44,8 @@ const char *evpt_connect_status_name(enum evpt_connect_status status);
 
 struct evpt_context;
 
-/* What is known of one node. Peers are never freed while the node runs: a name that goes becomes
- * `down`. */
+/* What is known of one node. A name that goes from the node list becomes `down`, and is forgotten
+ * when the next list comes. */
 struct evpt_peer {
     char name[EVPT_NODE_NAME_MAX + 1];
     struct evpt_addr addr;
@@ -60,7 +60,7 @@ struct evpt_peer {
     unsigned failures;    /* in a row, without a reply in between */
     uint64_t retry_at_ns; /* before it a request fails at once */
     uint64_t connects, disconnects;
-    uint32_t message_max; /* from its last HELLO; 0: it never said any */
+    uint32_t message_max;          /* from its last HELLO; 0: it never said any */
     struct evpt_timer hello_timer; /* the time that it has for the next one */
 };
 

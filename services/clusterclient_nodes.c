@@ -147,10 +147,34 @@ static int make_peers(struct evpt_clusterclient *client, const struct evpt_node_
     return 0;
 }
 
+/* Peers that an earlier list has removed go: where names are made anew for each machine that comes
+ * and goes, they would pile up. When they were removed, what waited for them was answered and their
+ * connection let go of, so nobody knows them any more. */
+static void forget_unlisted(struct evpt_clusterclient *client)
+{
+    uint32_t kept = 0;
+    pthread_mutex_lock(&client->lock);
+    for (uint32_t i = 0; i < client->peer_count; i++) {
+        struct evpt_peer *peer = client->peers[i];
+        if (peer->listed)
+            client->peers[kept++] = peer;
+        else
+            evpt_sys_free(peer);
+    }
+    if (kept < client->peer_count) {
+        memset(client->peer_table, 0, client->table_capacity * sizeof(struct evpt_peer *));
+        for (uint32_t i = 0; i < kept; i++)
+            put_into_table(client->peer_table, client->table_capacity, client->peers[i]);
+    }
+    client->peer_count = kept;
+    pthread_mutex_unlock(&client->lock);
+}
+
 int evpt_clusterclient_apply(struct evpt_clusterclient *client, const struct evpt_node_list *list,
                              struct evpt_node_diff *ret_diff)
 {
     struct evpt_node_diff diff = {0};
+    forget_unlisted(client);
     int error = make_peers(client, list);
     if (error)
         return error;

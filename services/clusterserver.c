@@ -19,8 +19,8 @@
 struct evpt_served {
     uint32_t connection; /* 0: free */
     uint32_t frame_session;
-    uint32_t source; /* the sender's number at its node, 0: not said */
-    uint32_t handle; /* who was asked */
+    uint32_t source;  /* the sender's number at its node, 0: not said */
+    uint32_t handle;  /* who was asked */
     uint32_t session; /* this node's, of the request that has the slot, or had it last */
     uint32_t next_free;
 };

@@ -202,6 +202,8 @@ static int init_cluster(struct evpt_node *node)
     struct evpt_session_config session_config;
     fill_session_config(&session_config, node);
     evpt_cluster_mgr_init(&node->mgr, node->cluster.loop, &session_config, &cluster_sink, node);
+    session_config.message_max = EVPT_ADMIN_MESSAGE_MAX;
+    session_config.send_buffer_max = 2 * EVPT_ADMIN_MESSAGE_MAX;
     evpt_cluster_mgr_init(&node->admin_mgr, node->main.loop, &session_config, &admin_sink, node);
     int error = evpt_clusterclient_init(&node->client, &node->scheduler, &node->mgr,
                                         node->cluster.loop, &node->log, node->config);

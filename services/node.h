@@ -18,6 +18,10 @@
 #include "services/log.h"
 #include "services/scheduler.h"
 
+/* Bytes of a message on the admin socket and among the built-in services, whatever message_max is:
+ * tables of a hundred thousand services or nodes. */
+#define EVPT_ADMIN_MESSAGE_MAX ((size_t)64 << 20)
+
 struct evpt_node;
 
 /* A SEND that came to `main`: the method is in the message. Owned by the caller. Main thread. */

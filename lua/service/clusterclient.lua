@@ -46,6 +46,11 @@ local function apply(list)
     for name, address in pairs(list) do
         clusterName[name] = parse_address(address)
     end
+    for name in pairs(connectStatusDict) do -- each "down" has been told before the answer
+        if clusterName[name] == nil then
+            connectStatusDict[name] = nil
+        end
+    end
     return diff
 end
 

@@ -129,6 +129,12 @@ class StartTest(NodeCase):
             return names end }""")
         self.assertEqual(node.ask("s", "kinds", names), [["table"] * len(names)])
 
+    def test_service_without_state_holds_little(self):
+        """Its Lua state; Lua's own libraries take 21 KiB of it. A node may run thousands."""
+        node = self.node(script="""evpt.export { held = function()
+            collectgarbage() return collectgarbage("count") end }""")
+        self.assertLess(node.ask("s", "held")[0], 28)
+
     def test_workers_none_one_and_many_run_the_same_service(self):
         for workers in (0, 1, 7):
             with self.subTest(workers):

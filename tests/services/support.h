@@ -55,7 +55,7 @@ unsigned long support_waits(void);
 uint64_t support_seed(void);
 uint64_t support_random(uint64_t *state);
 
-/* Waits for other threads; fails after 20 seconds. */
+/* Waits for other threads; fails after 40 seconds. */
 #define UNTIL(condition)                                                                           \
     do {                                                                                           \
         uint64_t limit_ns_ = support_limit_ns();                                                   \

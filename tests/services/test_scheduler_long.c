@@ -1,6 +1,7 @@
 /* Handlers that do not return: neither the loop nor the other services may have to wait for them,
- * as long as there is a thread left. Each test has one that stays inside until somebody else, whose
- * turn comes only if the scheduler does what it promises, lets it out. */
+ * as long as there is a thread left (with one worker, the one that holds the loop). Each test has
+ * one that stays inside until somebody else, whose turn comes only if the scheduler does what it
+ * promises, lets it out. */
 #include "support.h"
 
 #include <string.h>
@@ -151,7 +152,7 @@ static void run(unsigned workers, enum how how, enum where where, bool via_loop,
 
 START_TEST(test_scheduler_other_services_run_while_a_handler_does_not_return)
 {
-    for (unsigned workers = 2; workers <= 3; workers++) {
+    for (unsigned workers = 1; workers <= 3; workers++) {
         for (enum how how = SPINS; how <= BLOCKS; how++) {
             run(workers, how, ON_WORKER, false, false);
             run(workers, how, ON_HOLDER, false, false);
@@ -162,7 +163,7 @@ END_TEST
 
 START_TEST(test_scheduler_the_loop_goes_on_while_a_handler_does_not_return)
 {
-    for (unsigned workers = 2; workers <= 3; workers++) {
+    for (unsigned workers = 1; workers <= 3; workers++) {
         for (enum how how = SPINS; how <= BLOCKS; how++) {
             run(workers, how, ON_WORKER, true, false);
             run(workers, how, ON_HOLDER, true, false);
@@ -195,36 +196,7 @@ START_TEST(test_scheduler_the_only_worker_takes_the_loop_over)
 }
 END_TEST
 
-/* The worker is inside a handler, so the thread with the loop may not take the risk of another one:
- * it would be the last. */
-START_TEST(test_scheduler_the_holder_runs_nothing_while_nobody_could_take_over)
-{
-    struct scene scene;
-    struct actor second = {.on_message = imprison, .user = &scene};
-    scene_init(&scene, 1, SPINS);
-    actor_spawn(&second, &scene.rig.scheduler, NULL);
-    for (unsigned long i = 1; i <= 200; i++) {
-        CHECK(post_send(&scene.rig.scheduler, NULL, second.handle, 0, 0) == 0);
-        UNTIL(atomic_load(&second.handled) == i);
-    }
-    CHECK(post_send(&scene.rig.scheduler, NULL, scene.prisoner.handle, 0, 1) == 0);
-    UNTIL(atomic_load(&scene.inside) && atomic_load(&scene.rig.scheduler.watcher) < 0);
-    unsigned long before = atomic_load(&scene.prisoner.handled);
-    ck_assert_int_eq(scene.prisoner_index, 1);
-    scene.prisoner.handle = second.handle;
-    atomic_store(&scene.inside, false);
-    CHECK(post_send(&scene.rig.scheduler, NULL, scene.pinned, 0, 1) == 0); /* for the second one */
-    CHECK(post_send(&scene.rig.scheduler, NULL, scene.pinned, 0, 3) == 0);
-    UNTIL(atomic_load(&scene.prisoner.handled) == before + 1);
-    UNTIL(atomic_load(&scene.inside)); /* its turn came when the worker was back */
-    CHECK(post_send(&scene.rig.scheduler, NULL, scene.pinned, 0, 3) == 0);
-    UNTIL(atomic_load(&second.handled) == 201);
-    scene_fini(&scene);
-}
-END_TEST
-
 SUPPORT_MAIN("scheduler_long", test_scheduler_other_services_run_while_a_handler_does_not_return,
              test_scheduler_the_loop_goes_on_while_a_handler_does_not_return,
              test_scheduler_a_late_message_of_a_handler_that_does_not_return_is_delivered,
-             test_scheduler_the_only_worker_takes_the_loop_over,
-             test_scheduler_the_holder_runs_nothing_while_nobody_could_take_over)
+             test_scheduler_the_only_worker_takes_the_loop_over)

@@ -44,6 +44,15 @@ static inline uint64_t now_ns(void)
     return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
 }
 
+/* CPU time of the calling thread. For workloads of one thread that never wait it is the elapsed time
+ * of a machine that does nothing else, and other programs lengthen it less. */
+static inline uint64_t cpu_ns(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
 /* What must not fail: a bench that goes on would measure something else. */
 #define MUST(condition)                                                                            \
     do {                                                                                           \
