@@ -15,8 +15,9 @@
 
 /* ---- tasks ---- */
 
-static struct evpt_task *make_task(struct evpt_vm *vm, lua_State *L)
+static struct evpt_task *make_task(struct evpt_vm *vm)
 {
+    lua_State *L = vm->L;
     evpt_push_table(L, EVPT_REF_TASKS);
     lua_State *co = lua_newthread(L); /* may raise: nothing is held */
     uint32_t number = vm->next_task + 1;
@@ -32,8 +33,8 @@ static struct evpt_task *make_task(struct evpt_vm *vm, lua_State *L)
     return task;
 }
 
-struct evpt_task *evpt_task_new(struct evpt_vm *vm, lua_State *L, enum evpt_task_kind kind,
-                                const char *method, size_t method_size)
+struct evpt_task *evpt_task_new(struct evpt_vm *vm, enum evpt_task_kind kind, const char *method,
+                                size_t method_size)
 {
     struct evpt_list *node = evpt_list_pop_front(&vm->spare);
     struct evpt_task *task;
@@ -41,7 +42,7 @@ struct evpt_task *evpt_task_new(struct evpt_vm *vm, lua_State *L, enum evpt_task
         vm->spare_count--;
         task = EVPT_CONTAINER_OF(node, struct evpt_task, link);
     } else {
-        task = make_task(vm, L);
+        task = make_task(vm);
     }
     task->kind = (uint8_t)kind;
     task->source = task->session = 0;
@@ -106,12 +107,12 @@ void evpt_task_ready(struct evpt_vm *vm, struct evpt_task *task, int values)
 struct evpt_task *evpt_task_fork(struct evpt_vm *vm, lua_State *L, int args,
                                  enum evpt_task_kind kind, const char *method)
 {
-    struct evpt_task *task = evpt_task_new(vm, L, kind, method, strlen(method));
-    if (!lua_checkstack(task->co, args + 8)) {
-        evpt_task_free(vm, task, false);
-        luaL_error(L, "too many arguments, or out of memory");
-    }
+    struct evpt_task *task = evpt_task_new(vm, kind, method, strlen(method));
+    vm->setup = task;
+    if (!lua_checkstack(task->co, args + 8))
+        luaL_error(L, "too many arguments");
     lua_xmove(L, task->co, args + 1);
+    vm->setup = NULL;
     evpt_task_ready(vm, task, args);
     return task;
 }
@@ -200,7 +201,6 @@ void evpt_task_resume(struct evpt_vm *vm, struct evpt_task *task, int values)
         if (evpt_is_waiting(task->co))
             return;
         lua_settop(task->co, 0);
-        vm->setup = task; /* freed should the following raise */
         lua_pushliteral(task->co, "attempt to yield from outside a coroutine");
         fail_task(vm, task);
     } else if (status == LUA_OK) {
@@ -252,22 +252,6 @@ static bool make_wheel(struct evpt_vm *vm)
     return vm->wheel != NULL;
 }
 
-/* Makes sure that the slot has its two keys in EVPT_REF_WAIT_VALUES. They stay: a slot without
- * values has `false` there, so that setting them cannot raise. */
-static void reserve_values(lua_State *L, lua_Integer first)
-{
-    evpt_push_table(L, EVPT_REF_WAIT_VALUES);
-    for (lua_Integer i = first; i < first + 2; i++) {
-        if (lua_rawgeti(L, -1, i) == LUA_TNIL) {
-            lua_pushboolean(L, false);
-            lua_rawseti(L, -3, i);
-        }
-        lua_pop(L, 1);
-    }
-    lua_pop(L, 1);
-}
-
-/* Whatever may raise does so before the slot is taken. */
 struct evpt_wait *evpt_wait_new(struct evpt_vm *vm, lua_State *L, enum evpt_wait_kind kind)
 {
     if (vm->first_free == EVPT_WAIT_NONE && !add_chunk(vm))
@@ -276,8 +260,6 @@ struct evpt_wait *evpt_wait_new(struct evpt_vm *vm, lua_State *L, enum evpt_wait
     if (!vm->wheel && kind != EVPT_WAIT_WAKEUP && !make_wheel(vm))
         luaL_error(L, "out of memory");
     struct evpt_wait *wait = wait_at(vm, vm->first_free);
-    if (kind == EVPT_WAIT_CALLBACK || kind == EVPT_WAIT_TIMER)
-        reserve_values(L, evpt_wait_values(wait));
     vm->first_free = wait->next;
     wait->session += EVPT_WAITS_MAX; /* the next generation */
     if (wait->session < EVPT_WAITS_MAX)
@@ -330,8 +312,10 @@ static void take_function(struct evpt_vm *vm, lua_State *co, const struct evpt_w
 {
     lua_rawgeti(co, LUA_REGISTRYINDEX, EVPT_REF_WAIT_VALUES);
     lua_rawgeti(co, -1, evpt_wait_values(wait));
-    lua_pushboolean(co, false);
-    lua_rawseti(co, -3, evpt_wait_values(wait));
+    for (int i = 0; i < 2; i++) {
+        lua_pushnil(co);
+        lua_rawseti(co, -3, evpt_wait_values(wait) + i);
+    }
     lua_remove(co, -2);
 }
 
@@ -496,11 +480,11 @@ static void start_callback(struct evpt_vm *vm, struct evpt_wait *wait,
     if (message)
         wait->answer_lost = true; /* unless all of this goes well */
     push_callback(vm, wait, message);
-    struct evpt_task *task = evpt_task_new(vm, L, EVPT_TASK_FORK, "callback", 8);
+    struct evpt_task *task = evpt_task_new(vm, EVPT_TASK_FORK, "callback", 8);
     lua_xmove(L, task->co, 4); /* a coroutine begins with more room than that */
     vm->ending = NULL;
     for (int i = 0; i < 2; i++) { /* above `top` still lies the table of the values */
-        lua_pushboolean(L, false);
+        lua_pushnil(L);
         lua_rawseti(L, top + 1, evpt_wait_values(wait) + i);
     }
     lua_settop(L, top);
@@ -537,7 +521,7 @@ static void end_due(struct evpt_vm *vm, struct evpt_wait *wait)
         evpt_task_ready(vm, task, 0);
         break;
     case EVPT_WAIT_TIMER:
-        task = evpt_task_new(vm, vm->L, EVPT_TASK_FORK, "timeout", 7);
+        task = evpt_task_new(vm, EVPT_TASK_FORK, "timeout", 7);
         take_function(vm, task->co, wait);
         evpt_wait_free(vm, wait);
         evpt_task_ready(vm, task, 0);

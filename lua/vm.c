@@ -157,31 +157,22 @@ static bool is_too_late(const struct evpt_message *message)
     return message->deadline_ns != EVPT_FOREVER && message->deadline_ns <= evpt_sys_now_ns();
 }
 
-/* As refuse_current: a timeout of which it is certain that nothing was executed. */
-static void refuse_late(struct evpt_vm *vm)
-{
-    static const char text[] = "the deadline passed before it was executed";
-    struct evpt_message *message = vm->current;
-    vm->current = NULL;
-    if (message->kind != EVPT_MESSAGE_CALL) {
-        evpt_message_free(message);
-        return;
-    }
-    uint32_t source = message->source, session = message->session;
-    struct evpt_message *reply =
-        evpt_reply_instead(message, EVPT_CODE_TIMEOUT, text, sizeof(text) - 1);
-    evpt_reply_set_executed(reply, EVPT_EXECUTED_NO);
-    evpt_post_reply(&vm->node->scheduler, vm->worker, source, session, reply);
-}
-
 static void handle_request(struct evpt_vm *vm, struct evpt_message *message)
 {
     if (is_too_late(message)) {
-        refuse_late(vm);
+        struct evpt_message *reply = NULL;
+        static const char text[] = "the deadline passed before it was executed";
+        vm->current = NULL;
+        if (message->kind == EVPT_MESSAGE_CALL)
+            reply = evpt_reply_error(EVPT_CODE_TIMEOUT, text, sizeof(text) - 1);
+        if (reply)
+            evpt_reply_set_executed(reply, EVPT_EXECUTED_NO);
+        evpt_post_reply(&vm->node->scheduler, vm->worker, message->source, message->session, reply);
+        evpt_message_free(message);
         return;
     }
     struct evpt_task *task =
-        evpt_task_new(vm, vm->L, EVPT_TASK_REQUEST, method_text(message), message->method_size);
+        evpt_task_new(vm, EVPT_TASK_REQUEST, method_text(message), message->method_size);
     vm->setup = task;
     if (!begin_task(vm, task, message)) {
         vm->setup = NULL;
@@ -238,9 +229,17 @@ static int run_messages(lua_State *L)
  * is told. */
 static void recover(struct evpt_vm *vm)
 {
-    assert(!vm->task); /* what a task's code raises ends in its coroutine */
+    struct evpt_task *running = vm->task;
     lua_settop(vm->L, 0);
+    vm->task = NULL;
     vm->blocked = 0;
+    if (running && running != vm->setup) {
+        /* The memory was refused to the state itself, for something that a running task wanted (a
+         * fork's coroutine): the error has passed the task by, and it cannot go on. */
+        evpt_task_reply_error(vm, running, EVPT_CODE_FAILED, "out of memory", 13);
+        lua_resetthread(running->co);
+        evpt_task_free(vm, running, false);
+    }
     if (vm->setup) {
         struct evpt_task *task = vm->setup;
         vm->setup = NULL;
@@ -350,7 +349,6 @@ static void vm_stop(struct evpt_service *service)
     evpt_message_free(vm->current);
     if (vm->L)
         lua_close(vm->L); /* runs __gc and __close of scripts */
-    assert(vm->memory.used == 0);
     end_tasks(vm);
     free_vm(vm);
 }

@@ -138,8 +138,7 @@ static inline size_t evpt_vm_message_max(const struct evpt_vm *vm)
 {
     return vm->builtin ? EVPT_ADMIN_MESSAGE_MAX : vm->node->config->cluster.message_max;
 }
-/* A free slot in waits; raises where there are too many. For callbacks and timers, the two values
- * of the slot can be set from then on without raising. */
+/* A free slot in waits; raises where there are too many. */
 struct evpt_wait *evpt_wait_new(struct evpt_vm *vm, lua_State *L, enum evpt_wait_kind kind);
 /* By session; NULL: it has ended. */
 struct evpt_wait *evpt_wait_find(struct evpt_vm *vm, uint32_t session);
@@ -171,10 +170,9 @@ int evpt_task_yield(lua_State *L, lua_KContext context, lua_KFunction k);
  * as the running one yields or ends. */
 struct evpt_task *evpt_task_fork(struct evpt_vm *vm, lua_State *L, int args,
                                  enum evpt_task_kind kind, const char *method);
-/* A task without anything on its coroutine's stack; raises in L, the state that runs, where memory
- * is refused. */
-struct evpt_task *evpt_task_new(struct evpt_vm *vm, lua_State *L, enum evpt_task_kind kind,
-                                const char *method, size_t method_size);
+/* A task without anything on its coroutine's stack; raises where memory is refused. */
+struct evpt_task *evpt_task_new(struct evpt_vm *vm, enum evpt_task_kind kind, const char *method,
+                                size_t method_size);
 void evpt_task_free(struct evpt_vm *vm, struct evpt_task *task, bool reusable);
 /* Starts or continues a task with the `values` on top of its coroutine's stack (for a new one, the
  * function below them). */

@@ -27,7 +27,6 @@ static bool refuses(void)
         return true;
     if (atomic_load(&fail_in) == 0 || atomic_fetch_sub(&fail_in, 1) != 1)
         return false;
-    if (getenv("BT")) { void *a[30]; extern int backtrace(void **, int); extern void backtrace_symbols_fd(void *const *, int, int); backtrace_symbols_fd(a, backtrace(a, 30), 2); }
     atomic_store(&failed, true);
     return true;
 }
@@ -119,16 +118,6 @@ void support_fail_allocation(long nth)
 bool support_allocation_failed(void)
 {
     return atomic_load(&failed);
-}
-
-long support_pause_failures(void)
-{
-    return atomic_exchange(&fail_in, 0);
-}
-
-void support_resume_failures(long paused)
-{
-    atomic_store(&fail_in, paused);
 }
 
 void support_refuse_memory(bool refused)

@@ -35,9 +35,6 @@ int support_run(const char *name, const TTest *const *tests, size_t count);
  * out. */
 void support_fail_allocation(long nth);
 bool support_allocation_failed(void);
-/* Between the two, allocations succeed and are not counted for support_fail_allocation. */
-long support_pause_failures(void);
-void support_resume_failures(long paused);
 /* Every allocation fails from now on. */
 void support_refuse_memory(bool refused);
 /* The nth thread from now is not started. */
