@@ -184,7 +184,7 @@ int evpt_watch_start(struct evpt_loop *loop, struct evpt_watch *watch, int fd, u
 {
     assert_mine(loop);
     assert(!evpt_watch_is_started(watch));
-    assert(!(events & ~(uint32_t)(EVPT_READ | EVPT_WRITE)));
+    assert(!(events & ~(uint32_t)(EVPT_READ | EVPT_WRITE | EVPT_EDGE)));
     *watch = (struct evpt_watch){.loop = loop,
                                  .fn = fn,
                                  .user = user,
@@ -302,6 +302,8 @@ static int run_hooks(struct evpt_loop *loop)
 {
     int ran = 0;
     struct evpt_list todo, *link;
+    if (evpt_list_is_empty(&loop->hooks))
+        return 0; /* it is asked three times a turn */
     evpt_list_move(&todo, &loop->hooks);
     while ((link = evpt_list_pop_front(&todo))) {
         /* back in its place before the call, which may remove and free it */

@@ -78,7 +78,8 @@ uint64_t evpt_loop_turns(const struct evpt_loop *loop);
 /* ---- descriptors ---- */
 
 /* The descriptor stays the caller's. -errno where epoll refuses it, -ENOMEM. The watcher must not
- * move while it is started. */
+ * move while it is started. EVPT_EDGE beside EVPT_READ is for eventfds (wake.h): a socket watched
+ * so falls silent unless its callback reads all there is. */
 int evpt_watch_start(struct evpt_loop *loop, struct evpt_watch *watch, int fd, uint32_t events,
                      evpt_watch_fn fn, void *user);
 /* Changes the interest (EVPT_READ | EVPT_WRITE or 0); applied before the next wait. */

@@ -104,7 +104,9 @@ struct evpt_sys_event {
     uint32_t events; /* EVPT_READ | EVPT_WRITE | EVPT_HANGUP */
 };
 
-enum { EVPT_READ = 1, EVPT_WRITE = 2, EVPT_HANGUP = 4 };
+/* Reported as long as they last; with EVPT_EDGE, which is asked for beside them, each time that
+ * they come about anew: an eventfd then reports every signal, read or not. */
+enum { EVPT_READ = 1, EVPT_WRITE = 2, EVPT_HANGUP = 4, EVPT_EDGE = 8 };
 
 int evpt_sys_epoll_new(void);
 enum evpt_sys_epoll_op { EVPT_EPOLL_ADD, EVPT_EPOLL_CHANGE, EVPT_EPOLL_REMOVE };

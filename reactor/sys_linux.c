@@ -441,6 +441,8 @@ int evpt_sys_epoll_set(int epoll, enum evpt_sys_epoll_op op, int fd, uint32_t ev
         event.events |= EPOLLIN;
     if (events & EVPT_WRITE)
         event.events |= EPOLLOUT;
+    if (events & EVPT_EDGE)
+        event.events |= EPOLLET;
     return epoll_ctl(epoll, ops[op], fd, &event) ? -errno : 0;
 }
 

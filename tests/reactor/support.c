@@ -27,6 +27,7 @@ int __real_evpt_sys_epoll_set(int epoll, enum evpt_sys_epoll_op op, int fd, uint
 int __real_evpt_sys_epoll_wait(int epoll, struct evpt_sys_event *events, int max, uint64_t now_ns,
                                uint64_t deadline_ns);
 void __real_evpt_sys_eventfd_signal(int fd);
+void __real_evpt_sys_eventfd_clear(int fd);
 ssize_t __real_evpt_sys_read(int fd, void *buffer, size_t bytes);
 ssize_t __real_evpt_sys_write(int fd, const void *buffer, size_t bytes);
 ssize_t __real_evpt_sys_writev(int fd, const struct iovec *vec, int count);
@@ -42,6 +43,7 @@ int __wrap_evpt_sys_epoll_set(int epoll, enum evpt_sys_epoll_op op, int fd, uint
 int __wrap_evpt_sys_epoll_wait(int epoll, struct evpt_sys_event *events, int max, uint64_t now_ns,
                                uint64_t deadline_ns);
 void __wrap_evpt_sys_eventfd_signal(int fd);
+void __wrap_evpt_sys_eventfd_clear(int fd);
 ssize_t __wrap_evpt_sys_read(int fd, void *buffer, size_t bytes);
 ssize_t __wrap_evpt_sys_write(int fd, const void *buffer, size_t bytes);
 ssize_t __wrap_evpt_sys_writev(int fd, const struct iovec *vec, int count);
@@ -118,6 +120,12 @@ void __wrap_evpt_sys_eventfd_signal(int fd)
     __real_evpt_sys_eventfd_signal(fd);
 }
 
+void __wrap_evpt_sys_eventfd_clear(int fd)
+{
+    atomic_fetch_add(&support_calls.eventfd_clear, 1);
+    __real_evpt_sys_eventfd_clear(fd);
+}
+
 ssize_t __wrap_evpt_sys_read(int fd, void *buffer, size_t bytes)
 {
     atomic_fetch_add(&support_calls.read, 1);
@@ -160,6 +168,7 @@ void support_reset_calls(void)
     atomic_store(&support_calls.epoll_set, 0);
     atomic_store(&support_calls.epoll_wait, 0);
     atomic_store(&support_calls.eventfd_signal, 0);
+    atomic_store(&support_calls.eventfd_clear, 0);
     atomic_store(&support_calls.read, 0);
     atomic_store(&support_calls.write, 0);
 }

@@ -34,7 +34,7 @@ int support_run(const char *name, const TTest *const *tests, size_t count);
 
 /* How often the library has called. Any thread. */
 struct support_calls {
-    atomic_size_t now, epoll_set, epoll_wait, eventfd_signal, read, write;
+    atomic_size_t now, epoll_set, epoll_wait, eventfd_signal, eventfd_clear, read, write;
 };
 extern struct support_calls support_calls;
 void support_reset_calls(void);

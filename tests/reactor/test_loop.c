@@ -715,6 +715,33 @@ START_TEST(test_signals_before_the_turn_make_one_callback)
 }
 END_TEST
 
+static void signal_again(struct evpt_wake *wake, void *user)
+{
+    if (++*(int *)user < 3)
+        evpt_wake_signal(wake);
+}
+
+START_TEST(test_signal_during_the_callback_makes_another_and_none_is_read)
+{
+    struct evpt_loop *loop = support_loop();
+    struct evpt_wake wake;
+    int wakes = 0;
+    ck_assert_int_eq(evpt_wake_init(&wake, loop, signal_again, &wakes), 0);
+    evpt_wake_signal(&wake);
+    support_reset_calls();
+    for (int i = 1; i <= 3; i++) {
+        ck_assert_int_eq(evpt_loop_turn(loop, EVPT_FOREVER), 1);
+        ck_assert_int_eq(wakes, i);
+    }
+    ck_assert_int_eq(turn(loop), 0); /* what was reported is not reported again */
+    ck_assert_uint_eq(support_calls.epoll_wait, 4);
+    ck_assert_uint_eq(support_calls.eventfd_signal, 2);
+    ck_assert_uint_eq(support_calls.eventfd_clear, 0);
+    evpt_wake_fini(&wake);
+    evpt_loop_free(loop);
+}
+END_TEST
+
 static void signal_wake(void *user)
 {
     evpt_wake_signal(user);
@@ -736,25 +763,29 @@ START_TEST(test_signal_from_another_thread_ends_the_wait)
 }
 END_TEST
 
-SUPPORT_MAIN(
-    "reactor/loop", test_reports_readiness_until_it_is_gone,
-    test_changed_interest_is_in_force_at_the_next_wait,
-    test_interest_changed_there_and_back_costs_no_system_call,
-    test_hangup_is_reported_without_interest, test_refused_descriptor_leaves_the_watcher_stopped,
-    test_more_watchers_than_one_wait_can_fetch_all_get_their_turn,
-    test_survives_self_stopped_in_callback, test_survives_sibling_closed_in_callback,
-    test_survives_self_freed_in_callback,
-    test_stale_event_does_not_reach_a_new_watcher_of_the_same_number,
-    test_sibling_that_lost_its_interest_is_not_called,
-    test_survives_a_crowd_that_closes_and_replaces_each_other,
-    test_waits_for_the_timer_and_not_longer, test_waits_on_the_real_clock,
-    test_turn_ends_at_its_own_deadline, test_time_spent_in_callbacks_is_not_waited_for_again,
-    test_delay_without_end_never_fires, test_turn_reads_the_clock_twice_at_most,
-    test_deferred_work_runs_once_and_before_the_wait,
-    test_deferred_work_can_be_cancelled_by_its_neighbour,
-    test_work_that_feeds_itself_does_not_shut_out_the_sockets,
-    test_hook_with_late_work_keeps_the_loop_from_blocking,
-    test_hook_is_not_asked_to_rest_when_the_loop_does_not_wait,
-    test_hook_removes_itself_and_its_neighbour, test_new_loop_survives_any_refused_allocation,
-    test_watcher_without_memory_for_its_slot_is_refused, test_loop_passes_from_thread_to_thread,
-    test_signals_before_the_turn_make_one_callback, test_signal_from_another_thread_ends_the_wait)
+SUPPORT_MAIN("reactor/loop", test_reports_readiness_until_it_is_gone,
+             test_changed_interest_is_in_force_at_the_next_wait,
+             test_interest_changed_there_and_back_costs_no_system_call,
+             test_hangup_is_reported_without_interest,
+             test_refused_descriptor_leaves_the_watcher_stopped,
+             test_more_watchers_than_one_wait_can_fetch_all_get_their_turn,
+             test_survives_self_stopped_in_callback, test_survives_sibling_closed_in_callback,
+             test_survives_self_freed_in_callback,
+             test_stale_event_does_not_reach_a_new_watcher_of_the_same_number,
+             test_sibling_that_lost_its_interest_is_not_called,
+             test_survives_a_crowd_that_closes_and_replaces_each_other,
+             test_waits_for_the_timer_and_not_longer, test_waits_on_the_real_clock,
+             test_turn_ends_at_its_own_deadline,
+             test_time_spent_in_callbacks_is_not_waited_for_again,
+             test_delay_without_end_never_fires, test_turn_reads_the_clock_twice_at_most,
+             test_deferred_work_runs_once_and_before_the_wait,
+             test_deferred_work_can_be_cancelled_by_its_neighbour,
+             test_work_that_feeds_itself_does_not_shut_out_the_sockets,
+             test_hook_with_late_work_keeps_the_loop_from_blocking,
+             test_hook_is_not_asked_to_rest_when_the_loop_does_not_wait,
+             test_hook_removes_itself_and_its_neighbour,
+             test_new_loop_survives_any_refused_allocation,
+             test_watcher_without_memory_for_its_slot_is_refused,
+             test_loop_passes_from_thread_to_thread, test_signals_before_the_turn_make_one_callback,
+             test_signal_during_the_callback_makes_another_and_none_is_read,
+             test_signal_from_another_thread_ends_the_wait)

@@ -419,6 +419,18 @@ static void shuffle(struct evpt_sys_event *events, int count)
     sim_counts[SIM_shuffled_batches] += count > 1;
 }
 
+/* An eventfd that is watched with EVPT_EDGE is done with when it was reported. */
+static void pass_edges(const struct file *epoll, const struct evpt_sys_event *events, int count)
+{
+    for (int i = 0; i < count; i++) {
+        for (unsigned k = 0; k < epoll->interest_count; k++) {
+            const struct interest *interest = &epoll->interests[k];
+            if (interest->token == events[i].token && interest->events & EVPT_EDGE)
+                epoll->process->fds[interest->fd]->signals = 0;
+        }
+    }
+}
+
 int evpt_sys_epoll_wait(int epoll_fd, struct evpt_sys_event *events, int max, uint64_t now_ns,
                         uint64_t deadline_ns)
 {
@@ -438,6 +450,7 @@ int evpt_sys_epoll_wait(int epoll_fd, struct evpt_sys_event *events, int max, ui
             count = (int)sim_between(1, (uint64_t)count);
         }
     }
+    pass_edges(epoll, events, count);
     return count;
 }
 
