@@ -8,6 +8,7 @@
  *
  * An adapter defines
  *
+ *     lib_version             the library's name and version
  *     lib_use_threads         once, before the first loop, where threads are going to wake loops
  *     struct lib_loop         lib_loop_init, lib_loop_fini, lib_run (until lib_break), lib_break,
  *                             lib_loop_adopt (the calling thread runs it from now on)
@@ -44,8 +45,8 @@ static inline uint64_t now_ns(void)
     return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
 }
 
-/* CPU time of the calling thread. For workloads of one thread that never wait it is the elapsed time
- * of a machine that does nothing else, and other programs lengthen it less. */
+/* CPU time of the calling thread. For workloads of one thread that never wait it is the elapsed
+ * time of a machine that does nothing else, and other programs lengthen it less. */
 static inline uint64_t cpu_ns(void)
 {
     struct timespec time;
@@ -85,6 +86,11 @@ static inline long argument(int argc, char **argv, int index, const char *usage)
 static inline void report(const char *what, double value)
 {
     printf("%s %.3f\n", what, value);
+}
+
+static inline void report_library(const char *version)
+{
+    printf("library %s\n", version);
 }
 
 #endif

@@ -139,6 +139,7 @@ static void run_pingpong(long rounds)
 int main(int argc, char **argv)
 {
     static const char usage[] = "stream PRODUCERS MESSAGES | pingpong ROUNDS";
+    report_library(lib_version());
     lib_use_threads();
     if (argc > 1 && !strcmp(argv[1], "stream"))
         run_stream(argument(argc, argv, 2, usage), argument(argc, argv, 3, usage));

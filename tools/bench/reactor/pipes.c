@@ -78,6 +78,7 @@ int main(int argc, char **argv)
     for (long i = 0; i < active; i++)
         write_byte(&pipes[i * (count / active)]);
     lib_run(&run.loop);
+    report_library(lib_version());
     report("ns", (double)(cpu_ns() - begin_ns) / (double)total);
 
     for (long i = 0; i < count; i++)

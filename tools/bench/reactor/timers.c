@@ -88,6 +88,7 @@ int main(int argc, char **argv)
     run.fire_ns = cpu_ns() - run.fire_ns;
 
     double count = (double)run.count;
+    report_library(lib_version());
     report("start_ns", (double)run.start_ns / 2 / count);
     report("stop_ns", (double)run.stop_ns / count);
     report("fire_ns", (double)run.fire_ns / count);

@@ -6,6 +6,11 @@
 #include "reactor/loop.h"
 #include "reactor/pair.h"
 
+static inline const char *lib_version(void)
+{
+    return "evpt " EVPT_VERSION;
+}
+
 struct lib_loop {
     struct evpt_loop *loop;
     bool done;

@@ -7,6 +7,14 @@
 #include <ev.h>
 #include <string.h>
 
+#define LIB_TEXT_(x) #x
+#define LIB_TEXT(x) LIB_TEXT_(x)
+
+static inline const char *lib_version(void)
+{
+    return "libev " LIB_TEXT(EV_VERSION_MAJOR) "." LIB_TEXT(EV_VERSION_MINOR);
+}
+
 struct lib_loop {
     struct ev_loop *loop;
 };

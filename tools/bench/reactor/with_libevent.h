@@ -8,6 +8,11 @@
 #include <event2/event_struct.h>
 #include <event2/thread.h>
 
+static inline const char *lib_version(void)
+{
+    return "libevent " LIBEVENT_VERSION;
+}
+
 struct lib_loop {
     struct event_base *base;
 };

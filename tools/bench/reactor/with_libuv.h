@@ -6,6 +6,15 @@
 #include "locked_queue.h"
 #include <uv.h>
 
+#define LIB_TEXT_(x) #x
+#define LIB_TEXT(x) LIB_TEXT_(x)
+
+static inline const char *lib_version(void)
+{
+    return "libuv " LIB_TEXT(UV_VERSION_MAJOR) "." LIB_TEXT(UV_VERSION_MINOR) "." LIB_TEXT(
+        UV_VERSION_PATCH);
+}
+
 struct lib_loop {
     uv_loop_t loop;
 };
