@@ -350,6 +350,8 @@ static int api_reply(lua_State *L)
         size_t size;
         const char *text = luaL_optlstring(L, 4, evpt_code_text((int)code), &size);
         reply = evpt_reply_error((int)code, text, size);
+        if (!reply)
+            return luaL_error(L, "out of memory");
     } else {
         reply = evpt_reply_new(64);
         int status = reply ? evpt_value_encode(L, 4, lua_gettop(L) - 3, &reply,

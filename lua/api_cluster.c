@@ -170,6 +170,18 @@ static void fork_failure(lua_State *L, uint32_t session, int code, const char *t
     (void)evpt_task_fork(evpt_vm_of(L), L, 3, EVPT_TASK_FORK, "callback");
 }
 
+/* The request has gone: nothing here may raise. The function is at 5, what was called at 7. */
+static void await_callback(lua_State *L, struct evpt_vm *vm, struct evpt_wait *wait,
+                           uint64_t deadline_ns)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, EVPT_REF_WAIT_VALUES);
+    lua_pushvalue(L, 5);
+    lua_rawseti(L, -2, evpt_wait_values(wait));
+    lua_pushvalue(L, 7);
+    lua_rawseti(L, -2, evpt_wait_values(wait) + 1);
+    evpt_wait_arm(vm, wait, deadline_ns);
+}
+
 static int api_remote_call(lua_State *L)
 {
     struct evpt_vm *vm = evpt_vm_of(L);
@@ -180,25 +192,18 @@ static int api_remote_call(lua_State *L)
     lua_Number timeout_ms = evpt_check_timeout(L, 6);
     lua_settop(L, 6);
     int code = set_target(L, &out, error);
-    evpt_push_table(L, EVPT_REF_WAIT_VALUES); /* at 7 */
+    evpt_push_place(L, lua_tostring(L, 1), lua_tostring(L, 2), lua_tostring(L, 3)); /* at 7 */
     struct evpt_wait *wait = evpt_wait_new(vm, L, EVPT_WAIT_CALLBACK);
     uint32_t session = out.session = wait->session;
-    lua_Integer values = evpt_wait_values(wait);
     out.deadline_ns = evpt_deadline_after(timeout_ms);
-    if (code) {
+    if (code)
         evpt_wait_free(vm, wait);
-    } else {
-        /* before the request goes: this may raise */
-        lua_pushvalue(L, 5);
-        lua_rawseti(L, 7, values);
-        evpt_push_place(L, lua_tostring(L, 1), lua_tostring(L, 2), lua_tostring(L, 3));
-        lua_rawseti(L, 7, values + 1);
+    else
         code = evpt_post_outgoing(L, &out, wait, error);
-    }
     if (code)
         fork_failure(L, session, code, error);
-    else if (!out.node)
-        evpt_wait_arm(vm, wait, out.deadline_ns);
+    else
+        await_callback(L, vm, wait, out.node ? EVPT_FOREVER : out.deadline_ns);
     lua_pushinteger(L, session);
     return 1;
 }

@@ -34,8 +34,8 @@ static int api_timeout(lua_State *L)
     uint64_t at_ns = check_time(L, 1);
     luaL_checktype(L, 2, LUA_TFUNCTION);
     lua_settop(L, 2);
-    evpt_push_table(L, EVPT_REF_WAIT_VALUES);
     struct evpt_wait *wait = evpt_wait_new(vm, L, EVPT_WAIT_TIMER);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, EVPT_REF_WAIT_VALUES);
     lua_insert(L, -2);
     lua_rawseti(L, -2, evpt_wait_values(wait));
     evpt_wait_arm(vm, wait, at_ns);
@@ -49,7 +49,7 @@ static int api_cancel(lua_State *L)
     struct evpt_wait *wait = evpt_wait_find_timer(vm, luaL_checkinteger(L, 1));
     if (wait) {
         lua_rawgeti(L, LUA_REGISTRYINDEX, EVPT_REF_WAIT_VALUES);
-        lua_pushnil(L);
+        lua_pushboolean(L, false);
         lua_rawseti(L, -2, evpt_wait_values(wait));
         evpt_wait_free(vm, wait);
     }

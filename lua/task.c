@@ -15,9 +15,8 @@
 
 /* ---- tasks ---- */
 
-static struct evpt_task *make_task(struct evpt_vm *vm)
+static struct evpt_task *make_task(struct evpt_vm *vm, lua_State *L)
 {
-    lua_State *L = vm->L;
     evpt_push_table(L, EVPT_REF_TASKS);
     lua_State *co = lua_newthread(L); /* may raise: nothing is held */
     uint32_t number = vm->next_task + 1;
@@ -33,8 +32,8 @@ static struct evpt_task *make_task(struct evpt_vm *vm)
     return task;
 }
 
-struct evpt_task *evpt_task_new(struct evpt_vm *vm, enum evpt_task_kind kind, const char *method,
-                                size_t method_size)
+struct evpt_task *evpt_task_new(struct evpt_vm *vm, lua_State *L, enum evpt_task_kind kind,
+                                const char *method, size_t method_size)
 {
     struct evpt_list *node = evpt_list_pop_front(&vm->spare);
     struct evpt_task *task;
@@ -42,7 +41,7 @@ struct evpt_task *evpt_task_new(struct evpt_vm *vm, enum evpt_task_kind kind, co
         vm->spare_count--;
         task = EVPT_CONTAINER_OF(node, struct evpt_task, link);
     } else {
-        task = make_task(vm);
+        task = make_task(vm, L);
     }
     task->kind = (uint8_t)kind;
     task->source = task->session = 0;
@@ -57,13 +56,26 @@ struct evpt_task *evpt_task_new(struct evpt_vm *vm, enum evpt_task_kind kind, co
     return task;
 }
 
-void evpt_task_free(struct evpt_vm *vm, struct evpt_task *task, bool reusable)
+static void remove_task(struct evpt_vm *vm, struct evpt_task *task)
 {
     evpt_list_remove(&task->link);
     evpt_list_remove(&task->ready_link);
     atomic_store_explicit(&vm->task_count,
                           atomic_load_explicit(&vm->task_count, memory_order_relaxed) - 1,
                           memory_order_relaxed);
+}
+
+static void forget_coroutine(struct evpt_vm *vm, const struct evpt_task *task)
+{
+    lua_rawgeti(vm->L, LUA_REGISTRYINDEX, EVPT_REF_TASKS);
+    lua_pushnil(vm->L);
+    lua_rawseti(vm->L, -2, task->number); /* the key is there: cannot raise */
+    lua_pop(vm->L, 1);
+}
+
+void evpt_task_free(struct evpt_vm *vm, struct evpt_task *task, bool reusable)
+{
+    remove_task(vm, task);
     if (reusable && vm->spare_count < EVPT_TASKS_SPARE_MAX) {
         vm->spare_count++;
         /* at the front: the one used last is still in the processor's cache */
@@ -71,10 +83,7 @@ void evpt_task_free(struct evpt_vm *vm, struct evpt_task *task, bool reusable)
         evpt_list_push_back(first, &task->link);
         return;
     }
-    lua_rawgeti(vm->L, LUA_REGISTRYINDEX, EVPT_REF_TASKS);
-    lua_pushnil(vm->L);
-    lua_rawseti(vm->L, -2, task->number); /* the key is there: cannot raise */
-    lua_pop(vm->L, 1);
+    forget_coroutine(vm, task);
     evpt_sys_free(task);
 }
 
@@ -107,27 +116,43 @@ void evpt_task_ready(struct evpt_vm *vm, struct evpt_task *task, int values)
 struct evpt_task *evpt_task_fork(struct evpt_vm *vm, lua_State *L, int args,
                                  enum evpt_task_kind kind, const char *method)
 {
-    struct evpt_task *task = evpt_task_new(vm, kind, method, strlen(method));
-    vm->setup = task;
-    if (!lua_checkstack(task->co, args + 8))
-        luaL_error(L, "too many arguments");
+    struct evpt_task *task = evpt_task_new(vm, L, kind, method, strlen(method));
+    if (!lua_checkstack(task->co, args + 8)) {
+        evpt_task_free(vm, task, false);
+        luaL_error(L, "too many arguments, or out of memory");
+    }
     lua_xmove(L, task->co, args + 1);
-    vm->setup = NULL;
     evpt_task_ready(vm, task, args);
     return task;
 }
 
 /* ---- the end of a task ---- */
 
-void evpt_task_reply_error(struct evpt_vm *vm, const struct evpt_task *task, int code,
-                           const char *text, size_t size)
+static_assert(sizeof(struct evpt_task) >= EVPT_REPLY_BLOCK_MIN, "it may become a reply");
+
+void evpt_task_end_block(struct evpt_vm *vm, struct evpt_task *task, int code, const char *text,
+                         size_t size)
 {
-    if (task->session)
-        evpt_post_reply(&vm->node->scheduler, vm->worker, task->source, task->session,
-                        evpt_reply_error(code, text, size));
+    if (!task->session) {
+        evpt_sys_free(task);
+        return;
+    }
+    uint32_t source = task->source, session = task->session;
+    evpt_post_reply(&vm->node->scheduler, vm->worker, source, session,
+                    evpt_reply_from_block(task, sizeof(*task), code, text, size));
 }
 
-static void reply_results(struct evpt_vm *vm, struct evpt_task *task, int count)
+void evpt_task_fail(struct evpt_vm *vm, struct evpt_task *task, int code, const char *text,
+                    size_t size)
+{
+    lua_resetthread(task->co);
+    remove_task(vm, task);
+    forget_coroutine(vm, task);
+    evpt_task_end_block(vm, task, code, text, size);
+}
+
+/* True where the results are on their way; else the task has ended with an error. */
+static bool reply_results(struct evpt_vm *vm, struct evpt_task *task, int count)
 {
     char error[EVPT_VALUE_ERROR_SIZE];
     struct evpt_message *reply = evpt_reply_new(RESULTS_HINT);
@@ -138,7 +163,7 @@ static void reply_results(struct evpt_vm *vm, struct evpt_task *task, int count)
     if (status == 0) {
         evpt_reply_finish(reply);
         evpt_post_reply(&vm->node->scheduler, vm->worker, task->source, task->session, reply);
-        return;
+        return true;
     }
     evpt_message_free(reply);
     /* The method has run: only `failed` says so. */
@@ -146,7 +171,8 @@ static void reply_results(struct evpt_vm *vm, struct evpt_task *task, int count)
         snprintf(error, sizeof(error), "the results are longer than message_max");
     else if (status != -EVPT_EFORMAT)
         snprintf(error, sizeof(error), "the results were dropped: out of memory");
-    evpt_task_reply_error(vm, task, EVPT_CODE_FAILED, error, strlen(error));
+    evpt_task_fail(vm, task, EVPT_CODE_FAILED, error, strlen(error));
+    return false;
 }
 
 /* Protected: turns the value at 1 into a text, through its __tostring too. */
@@ -181,14 +207,12 @@ static void fail_task(struct evpt_vm *vm, struct evpt_task *task)
     const char *trace = lua_tolstring(L, -1, &trace_size);
     vm->setup = NULL;
     if (task->kind == EVPT_TASK_START) {
-        evpt_task_reply_error(vm, task, EVPT_CODE_FAILED, trace, trace_size);
+        evpt_task_fail(vm, task, EVPT_CODE_FAILED, trace, trace_size);
     } else {
-        evpt_task_reply_error(vm, task, EVPT_CODE_FAILED, text, text_size);
         evpt_logf(&vm->node->log, EVPT_LOG_ERROR, vm->name, "%s: %s", task->method, trace);
+        evpt_task_fail(vm, task, EVPT_CODE_FAILED, text, text_size);
     }
     lua_settop(L, top);
-    lua_resetthread(task->co);
-    evpt_task_free(vm, task, false);
 }
 
 void evpt_task_resume(struct evpt_vm *vm, struct evpt_task *task, int values)
@@ -201,11 +225,12 @@ void evpt_task_resume(struct evpt_vm *vm, struct evpt_task *task, int values)
         if (evpt_is_waiting(task->co))
             return;
         lua_settop(task->co, 0);
+        vm->setup = task; /* freed should the following raise */
         lua_pushliteral(task->co, "attempt to yield from outside a coroutine");
         fail_task(vm, task);
     } else if (status == LUA_OK) {
-        if (task->session && task->kind != EVPT_TASK_DISPATCH)
-            reply_results(vm, task, results);
+        if (task->session && task->kind != EVPT_TASK_DISPATCH && !reply_results(vm, task, results))
+            return;
         lua_settop(task->co, 0);
         evpt_task_free(vm, task, true);
     } else {
@@ -252,6 +277,22 @@ static bool make_wheel(struct evpt_vm *vm)
     return vm->wheel != NULL;
 }
 
+/* Makes sure that the slot has its two keys in EVPT_REF_WAIT_VALUES. They stay: a slot without
+ * values has `false` there, so that setting them cannot raise. */
+static void reserve_values(lua_State *L, lua_Integer first)
+{
+    evpt_push_table(L, EVPT_REF_WAIT_VALUES);
+    for (lua_Integer i = first; i < first + 2; i++) {
+        if (lua_rawgeti(L, -1, i) == LUA_TNIL) {
+            lua_pushboolean(L, false);
+            lua_rawseti(L, -3, i);
+        }
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+}
+
+/* Whatever may raise does so before the slot is taken. */
 struct evpt_wait *evpt_wait_new(struct evpt_vm *vm, lua_State *L, enum evpt_wait_kind kind)
 {
     if (vm->first_free == EVPT_WAIT_NONE && !add_chunk(vm))
@@ -260,6 +301,8 @@ struct evpt_wait *evpt_wait_new(struct evpt_vm *vm, lua_State *L, enum evpt_wait
     if (!vm->wheel && kind != EVPT_WAIT_WAKEUP && !make_wheel(vm))
         luaL_error(L, "out of memory");
     struct evpt_wait *wait = wait_at(vm, vm->first_free);
+    if (kind == EVPT_WAIT_CALLBACK || kind == EVPT_WAIT_TIMER)
+        reserve_values(L, evpt_wait_values(wait));
     vm->first_free = wait->next;
     wait->session += EVPT_WAITS_MAX; /* the next generation */
     if (wait->session < EVPT_WAITS_MAX)
@@ -312,10 +355,8 @@ static void take_function(struct evpt_vm *vm, lua_State *co, const struct evpt_w
 {
     lua_rawgeti(co, LUA_REGISTRYINDEX, EVPT_REF_WAIT_VALUES);
     lua_rawgeti(co, -1, evpt_wait_values(wait));
-    for (int i = 0; i < 2; i++) {
-        lua_pushnil(co);
-        lua_rawseti(co, -3, evpt_wait_values(wait) + i);
-    }
+    lua_pushboolean(co, false);
+    lua_rawseti(co, -3, evpt_wait_values(wait));
     lua_remove(co, -2);
 }
 
@@ -480,11 +521,11 @@ static void start_callback(struct evpt_vm *vm, struct evpt_wait *wait,
     if (message)
         wait->answer_lost = true; /* unless all of this goes well */
     push_callback(vm, wait, message);
-    struct evpt_task *task = evpt_task_new(vm, EVPT_TASK_FORK, "callback", 8);
+    struct evpt_task *task = evpt_task_new(vm, L, EVPT_TASK_FORK, "callback", 8);
     lua_xmove(L, task->co, 4); /* a coroutine begins with more room than that */
     vm->ending = NULL;
     for (int i = 0; i < 2; i++) { /* above `top` still lies the table of the values */
-        lua_pushnil(L);
+        lua_pushboolean(L, false);
         lua_rawseti(L, top + 1, evpt_wait_values(wait) + i);
     }
     lua_settop(L, top);
@@ -521,7 +562,7 @@ static void end_due(struct evpt_vm *vm, struct evpt_wait *wait)
         evpt_task_ready(vm, task, 0);
         break;
     case EVPT_WAIT_TIMER:
-        task = evpt_task_new(vm, EVPT_TASK_FORK, "timeout", 7);
+        task = evpt_task_new(vm, vm->L, EVPT_TASK_FORK, "timeout", 7);
         take_function(vm, task->co, wait);
         evpt_wait_free(vm, wait);
         evpt_task_ready(vm, task, 0);

@@ -157,22 +157,31 @@ static bool is_too_late(const struct evpt_message *message)
     return message->deadline_ns != EVPT_FOREVER && message->deadline_ns <= evpt_sys_now_ns();
 }
 
-static void handle_request(struct evpt_vm *vm, struct evpt_message *message)
+/* As refuse_current: a timeout of which it is certain that nothing was executed. */
+static void refuse_late(struct evpt_vm *vm)
 {
-    if (is_too_late(message)) {
-        struct evpt_message *reply = NULL;
-        static const char text[] = "the deadline passed before it was executed";
-        vm->current = NULL;
-        if (message->kind == EVPT_MESSAGE_CALL)
-            reply = evpt_reply_error(EVPT_CODE_TIMEOUT, text, sizeof(text) - 1);
-        if (reply)
-            evpt_reply_set_executed(reply, EVPT_EXECUTED_NO);
-        evpt_post_reply(&vm->node->scheduler, vm->worker, message->source, message->session, reply);
+    static const char text[] = "the deadline passed before it was executed";
+    struct evpt_message *message = vm->current;
+    vm->current = NULL;
+    if (message->kind != EVPT_MESSAGE_CALL) {
         evpt_message_free(message);
         return;
     }
+    uint32_t source = message->source, session = message->session;
+    struct evpt_message *reply =
+        evpt_reply_instead(message, EVPT_CODE_TIMEOUT, text, sizeof(text) - 1);
+    evpt_reply_set_executed(reply, EVPT_EXECUTED_NO);
+    evpt_post_reply(&vm->node->scheduler, vm->worker, source, session, reply);
+}
+
+static void handle_request(struct evpt_vm *vm, struct evpt_message *message)
+{
+    if (is_too_late(message)) {
+        refuse_late(vm);
+        return;
+    }
     struct evpt_task *task =
-        evpt_task_new(vm, EVPT_TASK_REQUEST, method_text(message), message->method_size);
+        evpt_task_new(vm, vm->L, EVPT_TASK_REQUEST, method_text(message), message->method_size);
     vm->setup = task;
     if (!begin_task(vm, task, message)) {
         vm->setup = NULL;
@@ -229,23 +238,13 @@ static int run_messages(lua_State *L)
  * is told. */
 static void recover(struct evpt_vm *vm)
 {
-    struct evpt_task *running = vm->task;
+    assert(!vm->task); /* what a task's code raises ends in its coroutine */
     lua_settop(vm->L, 0);
-    vm->task = NULL;
     vm->blocked = 0;
-    if (running && running != vm->setup) {
-        /* The memory was refused to the state itself, for something that a running task wanted (a
-         * fork's coroutine): the error has passed the task by, and it cannot go on. */
-        evpt_task_reply_error(vm, running, EVPT_CODE_FAILED, "out of memory", 13);
-        lua_resetthread(running->co);
-        evpt_task_free(vm, running, false);
-    }
     if (vm->setup) {
         struct evpt_task *task = vm->setup;
         vm->setup = NULL;
-        evpt_task_reply_error(vm, task, EVPT_CODE_FAILED, "out of memory", 13);
-        lua_resetthread(task->co);
-        evpt_task_free(vm, task, false);
+        evpt_task_fail(vm, task, EVPT_CODE_FAILED, "out of memory", 13);
     }
     if (vm->answered) {
         struct evpt_task *task = vm->answered;
@@ -302,14 +301,17 @@ static void vm_tick(struct evpt_service *service)
 /* ---- the end ---- */
 
 /* A service that exits in its __main__, doAfterInit or on_stop has done there what it was for. */
-static void end_life_cycle(struct evpt_vm *vm, const struct evpt_task *task)
+static void end_life_cycle(struct evpt_vm *vm, struct evpt_task *task)
 {
     struct evpt_message *reply = evpt_reply_new(EVPT_ITEM_MAX);
-    if (reply) {
-        reply->data[reply->size++] = 0x90; /* no results */
-        evpt_reply_finish(reply);
+    if (!reply) {
+        evpt_task_end_block(vm, task, EVPT_CODE_FAILED, "out of memory", 13);
+        return;
     }
+    reply->data[reply->size++] = 0x90; /* no results */
+    evpt_reply_finish(reply);
     evpt_post_reply(&vm->node->scheduler, vm->worker, task->source, task->session, reply);
+    evpt_sys_free(task);
 }
 
 static void end_tasks(struct evpt_vm *vm)
@@ -321,8 +323,7 @@ static void end_tasks(struct evpt_vm *vm)
         if (task->kind == EVPT_TASK_START && task->session && vm->exited)
             end_life_cycle(vm, task);
         else
-            evpt_task_reply_error(vm, task, EVPT_CODE_FAILED, text, sizeof(text) - 1);
-        evpt_sys_free(task);
+            evpt_task_end_block(vm, task, EVPT_CODE_FAILED, text, sizeof(text) - 1);
     }
     while ((node = evpt_list_pop_front(&vm->spare)) != NULL)
         evpt_sys_free(EVPT_CONTAINER_OF(node, struct evpt_task, link));
@@ -349,6 +350,7 @@ static void vm_stop(struct evpt_service *service)
     evpt_message_free(vm->current);
     if (vm->L)
         lua_close(vm->L); /* runs __gc and __close of scripts */
+    assert(vm->memory.used == 0);
     end_tasks(vm);
     free_vm(vm);
 }

@@ -138,7 +138,8 @@ static inline size_t evpt_vm_message_max(const struct evpt_vm *vm)
 {
     return vm->builtin ? EVPT_ADMIN_MESSAGE_MAX : vm->node->config->cluster.message_max;
 }
-/* A free slot in waits; raises where there are too many. */
+/* A free slot in waits; raises where there are too many. For callbacks and timers, the two values
+ * of the slot can be set from then on without raising. */
 struct evpt_wait *evpt_wait_new(struct evpt_vm *vm, lua_State *L, enum evpt_wait_kind kind);
 /* By session; NULL: it has ended. */
 struct evpt_wait *evpt_wait_find(struct evpt_vm *vm, uint32_t session);
@@ -170,9 +171,10 @@ int evpt_task_yield(lua_State *L, lua_KContext context, lua_KFunction k);
  * as the running one yields or ends. */
 struct evpt_task *evpt_task_fork(struct evpt_vm *vm, lua_State *L, int args,
                                  enum evpt_task_kind kind, const char *method);
-/* A task without anything on its coroutine's stack; raises where memory is refused. */
-struct evpt_task *evpt_task_new(struct evpt_vm *vm, enum evpt_task_kind kind, const char *method,
-                                size_t method_size);
+/* A task without anything on its coroutine's stack; raises in L, the state that runs, where memory
+ * is refused. */
+struct evpt_task *evpt_task_new(struct evpt_vm *vm, lua_State *L, enum evpt_task_kind kind,
+                                const char *method, size_t method_size);
 void evpt_task_free(struct evpt_vm *vm, struct evpt_task *task, bool reusable);
 /* Starts or continues a task with the `values` on top of its coroutine's stack (for a new one, the
  * function below them). */
@@ -186,9 +188,13 @@ void evpt_vm_on_reply(struct evpt_vm *vm, struct evpt_message *message);
 /* Pushes what a caller gets whose answer did not fit into memory: code, text, executed. Cannot
  * raise where 3 slots are free. */
 int evpt_push_no_memory(lua_State *co);
-/* Answers the request of a task. */
-void evpt_task_reply_error(struct evpt_vm *vm, const struct evpt_task *task, int code,
-                           const char *text, size_t size);
+/* Ends a task that does not run, answering its request with an error: where there is no memory for
+ * that, the task's own is used, so that nobody waits in vain. */
+void evpt_task_fail(struct evpt_vm *vm, struct evpt_task *task, int code, const char *text,
+                    size_t size);
+/* The last step of it, for a task that is in no list any more and whose coroutine has gone. */
+void evpt_task_end_block(struct evpt_vm *vm, struct evpt_task *task, int code, const char *text,
+                         size_t size);
 /* Is the coroutine suspended by evpt_task_yield? Its yield is then to be passed on to the
  * scheduler, and nobody else may resume it. */
 bool evpt_is_waiting(lua_State *co);

@@ -12,6 +12,7 @@
 
 #define SPARE_MAX 4096 /* contexts kept for reuse: what a busy node has in flight */
 #define TABLE_BITS_MIN 6
+#define RING_MIN 64 /* a power of two */
 
 struct evpt_context {
     struct evpt_list link; /* in its peer's sent or cached, or in spare */
@@ -203,15 +204,8 @@ static void answer(struct evpt_clusterclient *client, uint32_t source, uint32_t 
                     session, reply);
 }
 
-/* The memory of a context as a message: should there be no other, it becomes the reply. */
-static struct evpt_message *as_message(struct evpt_context *context)
-{
-    static_assert(sizeof(*context) >= sizeof(struct evpt_message) + 8, "an error reply fits");
-    struct evpt_message *message = (struct evpt_message *)(void *)context;
-    memset(message, 0, sizeof(*message));
-    message->capacity = sizeof(*context) - sizeof(*message);
-    return message;
-}
+static_assert(sizeof(struct evpt_context) >= EVPT_REPLY_BLOCK_MIN,
+              "it may become a reply: see fail");
 
 /* Ends a context with an error. */
 static void fail(struct evpt_clusterclient *client, struct evpt_context *context, int code,
@@ -226,7 +220,8 @@ static void fail(struct evpt_clusterclient *client, struct evpt_context *context
     uint32_t source = context->source, session = context->caller_session;
     evpt_timer_stop(evpt_loop_wheel(client->loop), &context->timer);
     evpt_message_free(context->message);
-    struct evpt_message *reply = evpt_reply_instead(as_message(context), code, text, strlen(text));
+    struct evpt_message *reply =
+        evpt_reply_from_block(context, sizeof(*context), code, text, strlen(text));
     evpt_reply_set_executed(reply, executed);
     answer(client, source, session, reply);
 }
@@ -283,6 +278,54 @@ static void on_deadline(struct evpt_timer *timer, void *user)
     fail(client, context, EVPT_CODE_TIMEOUT, sent ? EVPT_EXECUTED_MAYBE : EVPT_EXECUTED_NO, text);
 }
 
+/* ---- sends that the socket has not taken yet ----
+ *
+ * A send has no context, since nobody waits for it; but those that a lost connection takes with it
+ * are counted. One that is long, or waits behind a long one, has a context until it is known where
+ * it ends. */
+
+static void forget_written(struct evpt_peer *peer, uint64_t written)
+{
+    while (peer->send_count && peer->send_ends[peer->send_first] <= written) {
+        peer->send_first = (peer->send_first + 1) & (peer->send_capacity - 1);
+        peer->send_count--;
+    }
+}
+
+static bool grow_ring(struct evpt_peer *peer)
+{
+    uint32_t capacity = peer->send_capacity ? peer->send_capacity * 2 : RING_MIN;
+    uint64_t *ends = evpt_sys_alloc(capacity * sizeof(*ends));
+    if (!ends)
+        return false;
+    for (uint32_t i = 0; i < peer->send_count; i++)
+        ends[i] = peer->send_ends[(peer->send_first + i) & (peer->send_capacity - 1)];
+    evpt_sys_free(peer->send_ends);
+    peer->send_ends = ends;
+    peer->send_first = 0;
+    peer->send_capacity = capacity;
+    return true;
+}
+
+static void note_send(struct evpt_peer *peer, uint64_t position)
+{
+    forget_written(peer, evpt_session_written(peer->session));
+    if (peer->send_count == peer->send_capacity && !grow_ring(peer))
+        return; /* no memory: should it be lost, the count is one short */
+    peer->send_ends[(peer->send_first + peer->send_count) & (peer->send_capacity - 1)] = position;
+    peer->send_count++;
+}
+
+void evpt_clusterclient_lose_sends(struct evpt_clusterclient *client, struct evpt_peer *peer,
+                                   uint64_t written)
+{
+    forget_written(peer, written);
+    atomic_fetch_add_explicit(&client->lost_sends, peer->send_count, memory_order_relaxed);
+    evpt_sys_free(peer->send_ends);
+    peer->send_ends = NULL;
+    peer->send_first = peer->send_count = peer->send_capacity = 0;
+}
+
 /* ---- sending ---- */
 
 static uint32_t assign_session(struct evpt_clusterclient *client)
@@ -326,32 +369,52 @@ static void fail_unsent(struct evpt_clusterclient *client, struct evpt_peer *pee
         atomic_fetch_add_explicit(&client->lost_sends, 1, memory_order_relaxed);
 }
 
+/* Room for one more entry, at most 3 of 4 cells taken. */
+static bool reserve_cell(struct evpt_clusterclient *client)
+{
+    return (client->context_count + 1) * 4 <= capacity_of(client) * 3 || grow_table(client);
+}
+
+/* Into session2context, for which there is room. */
+static void attach(struct evpt_clusterclient *client, struct evpt_context *context,
+                   uint32_t session)
+{
+    context->session = session;
+    *find_cell(client, session) = context;
+    client->context_count++;
+    context->peer->sent_count++;
+    evpt_list_push_back(&context->peer->sent, &context->link);
+}
+
+/* A context for a send that waits in its lane. No memory: as in note_send. */
+static void await_queued(struct evpt_clusterclient *client, struct evpt_peer *peer,
+                         uint32_t session)
+{
+    static const struct evpt_message send = {.kind = EVPT_MESSAGE_SEND};
+    struct evpt_context *context = reserve_cell(client) ? new_context(client, peer, &send) : NULL;
+    if (context)
+        attach(client, context, session);
+}
+
 /* Sends a message over the peer's connection. `context`: detached, NULL for a send. */
 static void transmit(struct evpt_clusterclient *client, struct evpt_peer *peer,
                      struct evpt_message *message, struct evpt_context *context)
 {
     uint64_t position;
-    message->session = assign_session(client);
+    uint32_t session = message->session = assign_session(client);
     message->lane = lane_of(message);
     evpt_request_patch_deadline(message, evpt_loop_now(client->loop));
-    if (context) {
-        context->session = message->session;
-        *find_cell(client, context->session) = context;
-        client->context_count++;
-        peer->sent_count++;
-        evpt_list_push_back(&peer->sent, &context->link);
-    }
+    if (context)
+        attach(client, context, session);
     int error = evpt_session_send(peer->session, message, &position);
     if (error)
         fail_unsent(client, peer, error, context);
     else if (context)
         context->position = position;
-}
-
-/* Room for one more entry, at most 3 of 4 cells taken. */
-static bool reserve_cell(struct evpt_clusterclient *client)
-{
-    return (client->context_count + 1) * 4 <= capacity_of(client) * 3 || grow_table(client);
+    else if (position == UINT64_MAX)
+        await_queued(client, peer, session);
+    else
+        note_send(peer, position);
 }
 
 static void send_now(struct evpt_clusterclient *client, struct evpt_peer *peer,
@@ -579,7 +642,7 @@ void evpt_clusterclient_on_reply(struct evpt_clusterclient *client, struct evpt_
     struct evpt_peer *peer = evpt_session_tag(session);
     struct evpt_context *context =
         client->context_count ? *find_cell(client, message->session) : NULL;
-    if (!peer || !context || context->peer != peer) {
+    if (!peer || !context || context->peer != peer || !context->wants_reply) {
         evpt_message_free(message);
         if (peer)
             count_stray(client, session);
@@ -625,8 +688,14 @@ void evpt_clusterclient_on_queued(struct evpt_clusterclient *client, uint32_t fr
                                   uint64_t position)
 {
     struct evpt_context *context = client->context_count ? *find_cell(client, frame_session) : NULL;
-    if (context)
-        context->position = position;
+    if (!context)
+        return; /* a call whose deadline has passed meanwhile */
+    context->position = position;
+    if (context->wants_reply)
+        return;
+    detach(client, context);
+    note_send(context->peer, position);
+    free_context(client, context);
 }
 
 void evpt_clusterclient_on_disconnect(struct evpt_clusterclient *client,
@@ -649,6 +718,7 @@ void evpt_clusterclient_on_disconnect(struct evpt_clusterclient *client,
     evpt_logf(client->log, error == -EVPT_EPROTOCOL ? EVPT_LOG_ERROR : EVPT_LOG_WARN,
               "clusterclient", "%s (%s)", text, evpt_session_peer_addr(session));
     evpt_clusterclient_set_status(client, peer, EVPT_STATUS_DISCONNECT, text);
+    evpt_clusterclient_lose_sends(client, peer, written);
     evpt_clusterclient_fail_sent(client, peer, written, text);
 }
 

@@ -56,6 +56,8 @@ struct evpt_peer {
     struct evpt_list sent;        /* contexts in session2context, in order of sending */
     struct evpt_list cached;      /* contexts in requestCache, in order of arrival */
     uint32_t sent_count, cached_count;
+    uint64_t *send_ends; /* ring: where the sends end that may still wait for the socket */
+    uint32_t send_first, send_count, send_capacity;
     uint32_t stray_replies, late_replies_due;
     unsigned failures;    /* in a row, without a reply in between */
     uint64_t retry_at_ns; /* before it a request fails at once */

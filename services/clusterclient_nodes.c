@@ -53,6 +53,7 @@ static void drop_connection(struct evpt_clusterclient *client, struct evpt_peer 
     peer->message_max = 0; /* whoever is there next may be another */
     if (peer->status != status)
         evpt_clusterclient_set_status(client, peer, status, text);
+    evpt_clusterclient_lose_sends(client, peer, written);
     evpt_clusterclient_fail_sent(client, peer, written, text);
     evpt_clusterclient_fail_cached(client, peer, EVPT_CODE_DISCONNECTED, text);
 }
@@ -272,6 +273,7 @@ void evpt_clusterclient_fini(struct evpt_clusterclient *client)
         free_contexts(client, &client->peers[i]->sent);
         free_contexts(client, &client->peers[i]->cached);
         evpt_timer_stop(evpt_loop_wheel(client->loop), &client->peers[i]->hello_timer);
+        evpt_sys_free(client->peers[i]->send_ends);
         evpt_sys_free(client->peers[i]);
     }
     free_contexts(client, &client->spare);

@@ -18,6 +18,9 @@ void evpt_clusterclient_fail_cached(struct evpt_clusterclient *client, struct ev
  * had taken: what ends behind them has not reached the peer whole, and so was not executed. */
 void evpt_clusterclient_fail_sent(struct evpt_clusterclient *client, struct evpt_peer *peer,
                                   uint64_t written, const char *text);
+/* The connection has gone: counts the sends that it had not taken whole as lost. */
+void evpt_clusterclient_lose_sends(struct evpt_clusterclient *client, struct evpt_peer *peer,
+                                   uint64_t written);
 /* Frees a context by its (unlinked) list node, at the very end. */
 void evpt_clusterclient_drop_context(struct evpt_clusterclient *client, struct evpt_list *node);
 

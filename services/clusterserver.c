@@ -103,27 +103,31 @@ static void forget_connection(struct evpt_clusterserver *server, uint32_t connec
 
 /* ---- answers ---- */
 
-static void send_error(struct evpt_clusterserver *server, struct evpt_session *session,
-                       uint32_t frame_session, int code, const char *text)
+/* An error that cannot be sent closes the connection: better lost than waiting. `reply` NULL: no
+ * memory. */
+static void send_error(struct evpt_session *session, uint32_t frame_session,
+                       struct evpt_message *reply)
 {
-    struct evpt_message *reply = evpt_reply_error(code, text, strlen(text));
-    if (!reply)
-        return;
-    reply->session = frame_session;
-    int error = evpt_session_send(session, reply, NULL);
-    /* Not even an error fits into the send queue: this peer asks and does not read. Better lost
-     * than waiting. */
+    int error = -ENOMEM;
+    if (reply) {
+        reply->session = frame_session;
+        error = evpt_session_send(session, reply, NULL);
+    }
     if (error == -EVPT_ELIMIT)
         evpt_session_close(session, false, "send_buffer_max: the peer does not read its replies");
+    else if (error == -ENOMEM)
+        evpt_session_close(session, false, "out of memory for a reply");
 }
 
 static void refuse(struct evpt_clusterserver *server, struct evpt_session *session,
                    struct evpt_message *message, int code, const char *text)
 {
     atomic_fetch_add_explicit(&server->refused, 1, memory_order_relaxed);
+    uint32_t frame_session = message->session;
     if (message->kind == EVPT_MESSAGE_CALL)
-        send_error(server, session, message->session, code, text);
-    evpt_message_free(message);
+        send_error(session, frame_session, evpt_reply_instead(message, code, text, strlen(text)));
+    else
+        evpt_message_free(message);
 }
 
 void evpt_clusterserver_reply(struct evpt_clusterserver *server, struct evpt_message *message)
@@ -145,17 +149,21 @@ void evpt_clusterserver_reply(struct evpt_clusterserver *server, struct evpt_mes
      * each as soon as it can be. */
     message->lane = entry->source ? (uint64_t)entry->handle << 32 | entry->source : 0;
     forget(server, entry);
-    int error = evpt_session_send(session, message, NULL);
+    const char *text = NULL;
+    switch (evpt_session_send(session, message, NULL)) {
+    case -EVPT_ETOOLARGE:
+        text = "the results are longer than message_max";
+        break;
+    case -EVPT_ELIMIT:
+        text = "the results were dropped: send_buffer_max bytes are queued to the caller";
+        break;
+    case -ENOMEM:
+        text = "the results were dropped: out of memory";
+        break;
+    }
     /* The method has run, so this is no code that says "not executed". */
-    if (error == -EVPT_ETOOLARGE)
-        send_error(server, session, frame_session, EVPT_CODE_FAILED,
-                   "the results are longer than message_max");
-    else if (error == -EVPT_ELIMIT)
-        send_error(server, session, frame_session, EVPT_CODE_FAILED,
-                   "the results were dropped: send_buffer_max bytes are queued to the caller");
-    else if (error == -ENOMEM)
-        send_error(server, session, frame_session, EVPT_CODE_FAILED,
-                   "the results were dropped: out of memory");
+    if (text)
+        send_error(session, frame_session, evpt_reply_error(EVPT_CODE_FAILED, text, strlen(text)));
 }
 
 /* ---- requests ---- */

@@ -82,26 +82,28 @@ static struct answer begin(uint32_t count)
     return answer;
 }
 
-static void finish(struct evpt_node *node, const struct evpt_message *request,
-                   struct answer *answer)
+/* Takes the request over. */
+static void fail(struct evpt_node *node, struct evpt_message *request, const char *text)
+{
+    evpt_bounce(&node->scheduler, evpt_scheduler_loop_worker(&node->scheduler), request,
+                EVPT_CODE_FAILED, text);
+}
+
+/* Takes both over. */
+static void finish(struct evpt_node *node, struct evpt_message *request, struct answer *answer)
 {
     if (answer->error) {
         evpt_message_free(answer->message);
-        answer->message = evpt_reply_error(EVPT_CODE_OVERLOADED, "out of memory", 13);
-    } else {
-        evpt_reply_finish(answer->message);
+        fail(node, request, "out of memory");
+        return;
     }
+    evpt_reply_finish(answer->message);
     evpt_post_reply(&node->scheduler, evpt_scheduler_loop_worker(&node->scheduler), request->source,
                     request->session, answer->message);
+    evpt_message_free(request);
 }
 
-static void fail(struct evpt_node *node, const struct evpt_message *request, const char *text)
-{
-    evpt_post_reply(&node->scheduler, evpt_scheduler_loop_worker(&node->scheduler), request->source,
-                    request->session, evpt_reply_error(EVPT_CODE_FAILED, text, strlen(text)));
-}
-
-/* ---- methods ---- */
+/* ---- methods: each takes the request over, and answers it ---- */
 
 typedef void (*method_fn)(struct evpt_node *node, struct evpt_message *request,
                           struct evpt_reader *args);
@@ -276,23 +278,14 @@ void evpt_control_check_drain(struct evpt_node *node)
     node->drain_waiter = NULL;
     struct answer answer = begin(0);
     finish(node, waiter, &answer);
-    evpt_message_free(waiter);
 }
 
 static void do_drain(struct evpt_node *node, struct evpt_message *request, struct evpt_reader *args)
 {
     evpt_clusterserver_drain(&node->server);
-    if (node->drain_waiter) { /* asked again: the earlier one is given up */
+    if (node->drain_waiter) /* asked again: the earlier one is given up */
         fail(node, node->drain_waiter, "superseded");
-        evpt_message_free(node->drain_waiter);
-    }
-    node->drain_waiter = evpt_message_new(0); /* remembers who waits */
-    if (!node->drain_waiter) {
-        fail(node, request, "out of memory");
-        return;
-    }
-    node->drain_waiter->source = request->source;
-    node->drain_waiter->session = request->session;
+    node->drain_waiter = request;
     evpt_control_check_drain(node);
 }
 
@@ -326,7 +319,6 @@ void evpt_control_message(struct evpt_node *node, struct evpt_message *message)
             methods[i].fn(node, message, &args);
         else
             fail(node, message, "arguments expected");
-        evpt_message_free(message);
         return;
     }
     evpt_bounce(&node->scheduler, evpt_scheduler_loop_worker(&node->scheduler), message,

@@ -8,8 +8,9 @@
 #include <errno.h>
 #include <string.h>
 
-#define ENVELOPE_ROOM 32  /* array and string headers, kind, and the meta map with its two keys */
-#define DEPTH_MAX 65      /* the arguments array itself and 64 levels of tables in it */
+#define ENVELOPE_ROOM 32 /* array and string headers, kind, and the meta map with its two keys */
+#define DEPTH_MAX 65     /* the arguments array itself and 64 levels of tables in it */
+static_assert(EVPT_REPLY_BLOCK_MIN == sizeof(struct evpt_message) + 5, "see ERROR_SIZE_MIN");
 #define ERROR_SIZE_MIN 5  /* [3, code, [""]]: as long as the shortest request, [1, "", "", []] */
 #define SHORT_TEXT_MAX 31 /* bytes of a text whose header is one byte */
 
@@ -224,22 +225,31 @@ struct evpt_message *evpt_reply_error(int code, const char *text, size_t text_si
     return message;
 }
 
-struct evpt_message *evpt_reply_instead(struct evpt_message *request, int code, const char *text,
-                                        size_t text_size)
+struct evpt_message *evpt_reply_from_block(void *block, size_t size, int code, const char *text,
+                                           size_t text_size)
 {
     struct evpt_message *reply = evpt_reply_error(code, text, text_size);
     if (reply) {
-        evpt_message_free(request);
+        evpt_sys_free(block);
         return reply;
     }
-    assert(code < EVPT_CODE_COUNT && request->capacity >= ERROR_SIZE_MIN);
-    size_t room = request->capacity - ERROR_SIZE_MIN;
+    assert(code < EVPT_CODE_COUNT && size >= EVPT_REPLY_BLOCK_MIN);
+    reply = block;
+    memset(reply, 0, sizeof(*reply));
+    reply->deadline_ns = EVPT_FOREVER;
+    reply->capacity = (uint32_t)(size - sizeof(*reply));
+    size_t room = reply->capacity - ERROR_SIZE_MIN;
     if (room > SHORT_TEXT_MAX)
         room = SHORT_TEXT_MAX;
-    request->size = 0;
-    request->flags = 0;
-    write_error(request, code, text, text_size < room ? text_size : room);
-    return request;
+    write_error(reply, code, text, text_size < room ? text_size : room);
+    return reply;
+}
+
+struct evpt_message *evpt_reply_instead(struct evpt_message *request, int code, const char *text,
+                                        size_t text_size)
+{
+    return evpt_reply_from_block(request, sizeof(*request) + request->capacity, code, text,
+                                 text_size);
 }
 
 int evpt_reply_parse(struct evpt_message *message)

@@ -54,8 +54,13 @@ struct evpt_message *evpt_reply_new(size_t hint);
 void evpt_reply_finish(struct evpt_message *message);
 /* A reply with another code and one text. */
 struct evpt_message *evpt_reply_error(int code, const char *text, size_t text_size);
-/* The same in place of a request, which it takes over. Never NULL: where there is no memory, the
- * request's own becomes the reply, with as much of the text as fits. */
+/* The same for whoever must not fail: takes over a block of memory of evpt_sys_alloc, of `size`
+ * bytes and at least EVPT_REPLY_BLOCK_MIN. Never NULL: where there is no other memory, the block
+ * becomes the reply, with as much of the text as fits. */
+struct evpt_message *evpt_reply_from_block(void *block, size_t size, int code, const char *text,
+                                           size_t text_size);
+#define EVPT_REPLY_BLOCK_MIN (sizeof(struct evpt_message) + 5)
+/* With the request as the block. */
 struct evpt_message *evpt_reply_instead(struct evpt_message *request, int code, const char *text,
                                         size_t text_size);
 /* Reads the envelope of a reply: sets kind, code, args_at. 0 or a negative error. */

@@ -116,9 +116,8 @@ bool evpt_scheduler_kill(struct evpt_scheduler *scheduler, struct evpt_worker *s
  * `self`: the worker that calls (its queue gets the receiver), NULL for other threads. */
 int evpt_post(struct evpt_scheduler *scheduler, struct evpt_worker *self,
               struct evpt_message *message);
-/* Answers `request` (kind CALL; its source and session) with `reply`, which is taken over; frees
- * nothing else. `reply` may be NULL (no memory was left for it): the caller then runs into its
- * deadline. */
+/* Answers the call of `source` that it knows by `session` with `reply`, which is taken over.
+ * Whoever has no memory for one: see evpt_reply_instead in services/request.h. */
 void evpt_post_reply(struct evpt_scheduler *scheduler, struct evpt_worker *self, uint32_t source,
                      uint32_t session, struct evpt_message *reply);
 /* Answers a call with an error, or counts a send as lost, and frees it. */

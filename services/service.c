@@ -302,8 +302,6 @@ int evpt_post(struct evpt_scheduler *scheduler, struct evpt_worker *self,
 void evpt_post_reply(struct evpt_scheduler *scheduler, struct evpt_worker *self, uint32_t source,
                      uint32_t session, struct evpt_message *reply)
 {
-    if (!reply)
-        return;
     reply->target = source;
     reply->session = session;
     if (evpt_post(scheduler, self, reply) != 0)

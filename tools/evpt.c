@@ -215,7 +215,12 @@ static void on_open(struct program *program, const struct evpt_message *request)
     }
     struct evpt_message *reply =
         error ? evpt_reply_error(EVPT_CODE_FAILED, text, strlen(text)) : evpt_reply_new(1);
-    if (reply && !error) {
+    if (!reply) {
+        fprintf(stderr, "evpt: out of memory\n");
+        end(program, EXIT_FAILED);
+        return;
+    }
+    if (!error) {
         reply->data[reply->size++] = 0x90; /* no results */
         evpt_reply_finish(reply);
     }
@@ -421,10 +426,22 @@ static void raise_fd_limit(void)
     }
 }
 
+/* Whoever reloads or rotates logs must not kill a node that has just been started: these two wait
+ * until it can take them. */
+static void hold_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGUSR1);
+    (void)sigprocmask(SIG_BLOCK, &set, NULL); /* there is one thread, and the set is valid */
+}
+
 int main(int argc, char **argv)
 {
     static struct program program; /* large; not a global anybody else can see */
     struct evpt_addr addr;
+    hold_signals();
     signal(SIGPIPE, SIG_IGN);
     raise_fd_limit();
     int status = parse_options(argc, argv, &program.options);

@@ -135,7 +135,11 @@ local commands = {
 }
 
 local function answer(source, session, ok, ...)
-    evpt.reply(source, session, ok and 0 or 7, ...)
+    if ok then
+        evpt.reply(source, session, 0, ...)
+    else
+        evpt.reply(source, session, 7, tostring((...)))
+    end
 end
 
 --- Every message comes in here.

@@ -51,7 +51,11 @@ local commands = { counters = counters }
 
 --- The answer to a command.
 local function callback(source, session, ok, ...)
-    evpt.reply(source, session, ok and 0 or 7, ...)
+    if ok then
+        evpt.reply(source, session, 0, ...)
+    else
+        evpt.reply(source, session, 7, tostring((...)))
+    end
 end
 
 function _msg_dispatch_(source, session, method, ...)

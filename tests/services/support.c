@@ -17,7 +17,7 @@ static atomic_long live, fail_in;
 static atomic_bool failed, fail_all;
 static atomic_int fail_thread_in;
 static atomic_ulong waits;
-static _Atomic uint64_t skipped_ns;
+static _Atomic uint64_t skipped_ns, stopped_at_ns;
 static long live_before;
 static int fds_before;
 
@@ -75,7 +75,9 @@ uint64_t __real_evpt_sys_now_ns(void);
 uint64_t __wrap_evpt_sys_now_ns(void);
 uint64_t __wrap_evpt_sys_now_ns(void)
 {
-    return __real_evpt_sys_now_ns() + atomic_load_explicit(&skipped_ns, memory_order_relaxed);
+    uint64_t stopped_ns = atomic_load_explicit(&stopped_at_ns, memory_order_relaxed);
+    return (stopped_ns ? stopped_ns : __real_evpt_sys_now_ns()) +
+           atomic_load_explicit(&skipped_ns, memory_order_relaxed);
 }
 
 bool __real_evpt_sys_eventfd_wait(int fd, uint64_t deadline_ns);
@@ -120,6 +122,16 @@ bool support_allocation_failed(void)
     return atomic_load(&failed);
 }
 
+long support_pause_failures(void)
+{
+    return atomic_exchange(&fail_in, 0);
+}
+
+void support_resume_failures(long paused)
+{
+    atomic_store(&fail_in, paused);
+}
+
 void support_refuse_memory(bool refused)
 {
     atomic_store(&fail_all, refused);
@@ -128,6 +140,11 @@ void support_refuse_memory(bool refused)
 void support_fail_thread(int nth)
 {
     atomic_store(&fail_thread_in, nth);
+}
+
+void support_stop_clock(void)
+{
+    atomic_store(&stopped_at_ns, __real_evpt_sys_now_ns());
 }
 
 void support_skip_ms(uint64_t ms)

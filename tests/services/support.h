@@ -35,12 +35,17 @@ int support_run(const char *name, const TTest *const *tests, size_t count);
  * out. */
 void support_fail_allocation(long nth);
 bool support_allocation_failed(void);
+/* Between the two, allocations succeed and are not counted for support_fail_allocation. */
+long support_pause_failures(void);
+void support_resume_failures(long paused);
 /* Every allocation fails from now on. */
 void support_refuse_memory(bool refused);
 /* The nth thread from now is not started. */
 void support_fail_thread(int nth);
 /* For everybody who asks the clock it is that much later from now on. */
 void support_skip_ms(uint64_t ms);
+/* From now on the clock goes only with support_skip_ms. */
+void support_stop_clock(void);
 /* How often a thread has gone to rest, on an eventfd or in a loop. */
 unsigned long support_waits(void);
 
