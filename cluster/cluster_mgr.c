@@ -1,5 +1,9 @@
 #include "cluster/cluster_mgr.h"
 
+#include <string.h>
+
+#define GIVEN_UP "its node has given it up for another connection"
+
 /* ---- client side ---- */
 
 static void on_connect(void *tag, struct evpt_session *session, int error, void *user)
@@ -60,6 +64,17 @@ static void on_request(struct evpt_session *session, struct evpt_message *messag
     mgr->sink->on_request(mgr->user, session, message);
 }
 
+static void give_way(struct evpt_session *session, void *user);
+
+/* Its HELLO may be read after the first request of the connection that takes over from it. */
+static void on_peer_hello(struct evpt_session *session, void *user)
+{
+    struct evpt_cluster_mgr *mgr = user;
+    if (mgr->took_over)
+        evpt_tcp_object_each(&mgr->server.object, give_way, session);
+    on_hello(session, user);
+}
+
 static void on_accepted(struct evpt_session *session, void *user)
 {
     struct evpt_cluster_mgr *mgr = user;
@@ -79,7 +94,7 @@ static void on_shed(int error, void *user)
 }
 
 static const struct evpt_tcp_server_ops server_ops = {
-    .session = {.on_message = on_request, .on_hello = on_hello, .on_close = on_closed},
+    .session = {.on_message = on_request, .on_hello = on_peer_hello, .on_close = on_closed},
     .on_opened = on_accepted,
     .on_shed = on_shed,
 };
@@ -127,6 +142,40 @@ bool evpt_cluster_mgr_cancel(struct evpt_cluster_mgr *mgr, void *tag)
 struct evpt_session *evpt_cluster_mgr_accepted(struct evpt_cluster_mgr *mgr, uint32_t id)
 {
     return evpt_tcp_object_find(&mgr->server.object, id);
+}
+
+/* Two connections of one node, opened by the same process? */
+static bool have_same_peer(const struct evpt_session *a, const struct evpt_session *b)
+{
+    return evpt_session_said_hello(a) && evpt_session_said_hello(b) &&
+           evpt_session_peer_incarnation(a) == evpt_session_peer_incarnation(b) &&
+           strcmp(evpt_session_peer_name(a), evpt_session_peer_name(b)) == 0;
+}
+
+static bool is_earlier(const struct evpt_session *a, const struct evpt_session *b)
+{
+    return (int32_t)(evpt_session_id(a) - evpt_session_id(b)) < 0; /* ids wrap */
+}
+
+/* The tag of an accepted connection is set where it has taken over. */
+static void give_way(struct evpt_session *session, void *user)
+{
+    struct evpt_session *other = user;
+    if (!have_same_peer(session, other))
+        return;
+    if (evpt_session_tag(other) && is_earlier(session, other))
+        evpt_session_close(session, false, GIVEN_UP);
+    else if (evpt_session_tag(session) && is_earlier(other, session))
+        evpt_session_close(other, false, GIVEN_UP);
+}
+
+void evpt_cluster_mgr_take_over(struct evpt_cluster_mgr *mgr, struct evpt_session *session)
+{
+    if (evpt_session_tag(session))
+        return;
+    evpt_session_set_tag(session, mgr);
+    mgr->took_over = true;
+    evpt_tcp_object_each(&mgr->server.object, give_way, session);
 }
 
 struct goaway {

@@ -36,6 +36,7 @@ struct evpt_cluster_mgr { /* caller's storage, must not move */
     /* private */
     const struct evpt_cluster_sink *sink;
     void *user;
+    bool took_over; /* some connection has, ever */
 };
 
 /* `config` is copied. */
@@ -52,6 +53,10 @@ int evpt_cluster_mgr_connect(struct evpt_cluster_mgr *mgr, const struct evpt_add
 bool evpt_cluster_mgr_cancel(struct evpt_cluster_mgr *mgr, void *tag);
 /* Accepted session by id, or NULL. */
 struct evpt_session *evpt_cluster_mgr_accepted(struct evpt_cluster_mgr *mgr, uint32_t id);
+/* The peer of this accepted connection has given up those that it opened before it (as its HELLO
+ * says, the same name and incarnation): closes them, so that nothing that lies unread in them runs
+ * any more. Nothing for a peer that says no HELLO. */
+void evpt_cluster_mgr_take_over(struct evpt_cluster_mgr *mgr, struct evpt_session *session);
 /* GOAWAY to every peer that connected to this node (drain). */
 void evpt_cluster_mgr_goaway(struct evpt_cluster_mgr *mgr, int code, const char *text);
 

@@ -135,7 +135,7 @@ int evpt_sys_signalfd_read(int fd);
  * it. */
 int evpt_sys_file_read(const char *path, size_t max, char **ret_text, size_t *ret_size);
 /* Replaces a file atomically: temporary file beside it, write, fsync, rename, fsync of the folder.
- */
+ * Of a symbolic link, the file that it leads to. */
 int evpt_sys_file_replace(const char *path, const void *bytes, size_t size);
 /* Opens for appending, makes it with mode 0640. */
 int evpt_sys_file_append_open(const char *path);

@@ -650,7 +650,7 @@ static int fill_file(int fd, const char *replaced, const void *bytes, size_t siz
     return error;
 }
 
-int evpt_sys_file_replace(const char *path, const void *bytes, size_t size)
+static int replace_file(const char *path, const void *bytes, size_t size)
 {
     char temporary[PATH_MAX];
     int length = snprintf(temporary, sizeof(temporary), "%s.XXXXXX", path);
@@ -669,6 +669,14 @@ int evpt_sys_file_replace(const char *path, const void *bytes, size_t size)
         return error;
     }
     return sync_folder(path);
+}
+
+int evpt_sys_file_replace(const char *path, const void *bytes, size_t size)
+{
+    char target[PATH_MAX];
+    if (realpath(path, target))
+        return replace_file(target, bytes, size);
+    return errno == ENOENT ? replace_file(path, bytes, size) : -errno; /* a new file */
 }
 
 int evpt_sys_file_append_open(const char *path)

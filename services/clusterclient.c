@@ -404,6 +404,10 @@ static void transmit(struct evpt_clusterclient *client, struct evpt_peer *peer,
     uint32_t session = message->session = assign_session(client);
     message->lane = lane_of(message);
     evpt_request_patch_deadline(message, evpt_loop_now(client->loop));
+    /* What we have given up with an earlier connection may not have been read there yet: it must
+     * not run after this one. Said until an answer shows that it was heard. */
+    if (peer->takes_over && message->size + 2 <= client->config->cluster.message_max)
+        evpt_request_add_takeover(message);
     if (context)
         attach(client, context, session);
     int error = evpt_session_send(peer->session, message, &position);
@@ -655,6 +659,7 @@ void evpt_clusterclient_on_reply(struct evpt_clusterclient *client, struct evpt_
         return;
     }
     peer->failures = 0;
+    peer->takes_over = false;
     detach(client, context);
     answer(client, context->source, context->caller_session, message);
     free_context(client, context);
@@ -707,6 +712,7 @@ void evpt_clusterclient_on_disconnect(struct evpt_clusterclient *client,
     assert(peer->session == session && peer->status == EVPT_STATUS_CONNECTED);
     uint64_t written = evpt_session_written(session);
     peer->session = NULL;
+    peer->takes_over = true;
     peer->disconnects++;
     evpt_timer_stop(evpt_loop_wheel(client->loop), &peer->hello_timer);
     struct evpt_session_stats stats;

@@ -56,6 +56,7 @@ struct evpt_peer {
     struct evpt_list sent;        /* contexts in session2context, in order of sending */
     struct evpt_list cached;      /* contexts in requestCache, in order of arrival */
     uint32_t sent_count, cached_count;
+    bool takes_over; /* requests may lie unread in a connection that was lost: see transmit */
     uint64_t *send_ends; /* ring: where the sends end that may still wait for the socket */
     uint32_t send_first, send_count, send_capacity;
     uint32_t stray_replies, late_replies_due;

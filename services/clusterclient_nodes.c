@@ -45,6 +45,7 @@ static void drop_connection(struct evpt_clusterclient *client, struct evpt_peer 
         evpt_session_set_tag(session, NULL);
         evpt_session_close(session, false, text);
         peer->session = NULL;
+        peer->takes_over = true;
         peer->disconnects++;
         evpt_timer_stop(evpt_loop_wheel(client->loop), &peer->hello_timer);
     }

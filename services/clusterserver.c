@@ -242,6 +242,9 @@ void evpt_clusterserver_on_request(struct evpt_clusterserver *server, struct evp
         refuse(server, session, message, EVPT_CODE_BAD_MESSAGE, text);
         return;
     }
+    if (info.takeover) /* before any of its requests runs, whatever lies in the earlier ones is void
+                        */
+        evpt_cluster_mgr_take_over(server->mgr, session);
     if (server->draining) {
         refuse(server, session, message, EVPT_CODE_STOPPING, "the node is draining");
         return;

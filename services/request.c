@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define ENVELOPE_ROOM 32 /* array and string headers, kind, and the meta map with its two keys */
+#define ENVELOPE_ROOM 32 /* array and string headers, kind, and the meta map with all its keys */
 #define DEPTH_MAX 65     /* the arguments array itself and 64 levels of tables in it */
 static_assert(EVPT_REPLY_BLOCK_MIN == sizeof(struct evpt_message) + 5, "see ERROR_SIZE_MIN");
 #define ERROR_SIZE_MIN 5  /* [3, code, [""]]: as long as the shortest request, [1, "", "", []] */
@@ -83,7 +83,38 @@ void evpt_request_patch_deadline(struct evpt_message *message, uint64_t now_ns)
                    left_ms > UINT32_MAX ? UINT32_MAX : (uint32_t)left_ms);
 }
 
-/* Meta: {1: ms left, 3: source}; what it does not know it steps over. */
+void evpt_request_add_takeover(struct evpt_message *message)
+{
+    struct evpt_writer writer = writer_at_end(message);
+    message->data[message->args_at + message->args_size]++; /* the header of a small map */
+    bool fits = evpt_write_int(&writer, EVPT_META_TAKEOVER) && evpt_write_int(&writer, 1);
+    assert(fits);
+    (void)fits; /* evpt_request_finish has made the room */
+    message->size = (uint32_t)(writer.at - message->data);
+}
+
+static void take_meta(int64_t key, int64_t value, struct evpt_message *message, uint64_t now_ns,
+                      struct evpt_request_info *info)
+{
+    if (key == EVPT_META_SOURCE) {
+        info->source = (uint32_t)value;
+    } else if (key == EVPT_META_TAKEOVER) {
+        info->takeover = value != 0;
+    } else {
+        /* A negative rest has passed; a rest of more than a century is no deadline. */
+        uint64_t ms = value < 0 ? 0 : (uint64_t)value;
+        message->deadline_ns = ms > UINT64_C(1) << 42 ? EVPT_FOREVER : now_ns + ms * EVPT_NS_PER_MS;
+    }
+}
+
+static bool is_known_meta(const struct evpt_item *key)
+{
+    return key->kind == EVPT_ITEM_INT &&
+           (key->u.integer == EVPT_META_DEADLINE || key->u.integer == EVPT_META_SOURCE ||
+            key->u.integer == EVPT_META_TAKEOVER);
+}
+
+/* Meta: {1: ms left, 3: source, 4: takeover}; what it does not know it steps over. */
 static int parse_meta(struct evpt_reader *reader, struct evpt_message *message, uint64_t now_ns,
                       struct evpt_request_info *info)
 {
@@ -97,20 +128,12 @@ static int parse_meta(struct evpt_reader *reader, struct evpt_message *message, 
         error = evpt_read_item(reader, &key);
         if (error)
             return error;
-        if (key.kind == EVPT_ITEM_INT &&
-            (key.u.integer == EVPT_META_DEADLINE || key.u.integer == EVPT_META_SOURCE)) {
+        if (is_known_meta(&key)) {
             int64_t value;
             error = evpt_read_int(reader, &value);
             if (error)
                 return error;
-            if (key.u.integer == EVPT_META_SOURCE) {
-                info->source = (uint32_t)value;
-            } else {
-                /* A negative rest has passed; a rest of more than a century is no deadline. */
-                uint64_t ms = value < 0 ? 0 : (uint64_t)value;
-                message->deadline_ns =
-                    ms > UINT64_C(1) << 42 ? EVPT_FOREVER : now_ns + ms * EVPT_NS_PER_MS;
-            }
+            take_meta(key.u.integer, value, message, now_ns, info);
             continue;
         }
         reader->at =

@@ -1,7 +1,7 @@
 /* The envelope of requests and replies (SPEC section 5, Data), written and read in place in a
  * message.
  *
- *     request  [1 | 2, service, method, args, {1: ms left, 3: sending service}]
+ *     request  [1 | 2, service, method, args, {1: ms left, 3: sending service, 4: takeover}]
  *     reply    [3, code, results]
  *
  * A request to a service of this node has the same bytes as one to another node: a message is
@@ -18,7 +18,12 @@
 #include "cluster/message.h"
 #include "services/code.h"
 
-enum { EVPT_META_DEADLINE = 1, EVPT_META_TRACE = 2, EVPT_META_SOURCE = 3 };
+enum {
+    EVPT_META_DEADLINE = 1,
+    EVPT_META_TRACE = 2,
+    EVPT_META_SOURCE = 3,
+    EVPT_META_TAKEOVER = 4, /* its node has given up its earlier connections to this one */
+};
 
 #define EVPT_NAME_MAX                                                                              \
     255 /* bytes of a service's or method's name that travel; longer ones do not exist */
@@ -34,11 +39,15 @@ int evpt_request_finish(struct evpt_message **message, uint32_t source, uint64_t
  * bytes. */
 void evpt_request_patch_deadline(struct evpt_message *message, uint64_t now_ns);
 
+/* Adds meta key 4 to a finished request. Cannot fail. */
+void evpt_request_add_takeover(struct evpt_message *message);
+
 struct evpt_request_info {
     const char *service; /* in the message's data, not terminated */
     uint32_t service_size;
     uint32_t
         source; /* meta key 3: who sends it, as its node numbers its services; 0: it did not say */
+    bool takeover; /* meta key 4 */
 };
 /* Reads the envelope of bytes that a peer sent, and sets kind, method_at, args_at (with sizes) and
  * deadline_ns. The arguments are stepped over, so they are well-formed afterwards. 0 or a negative

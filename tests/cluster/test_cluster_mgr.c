@@ -161,6 +161,39 @@ START_TEST(test_cluster_mgr_requests_go_there_and_replies_come_back)
 }
 END_TEST
 
+/* One more connection of a's, whatever has become of the others; its session at b. */
+static struct evpt_session *connect_again(struct two *two)
+{
+    int hellos = two->b.hellos;
+    ck_assert_int_eq(evpt_cluster_mgr_connect(&two->a.mgr, &two->addr, 5 * EVPT_NS_PER_S, &two->a),
+                     0);
+    TURN_UNTIL(&two->world, two->b.hellos == hellos + 1);
+    return two->b.peer;
+}
+
+START_TEST(test_cluster_mgr_connection_that_takes_over_ends_the_earlier_ones_of_its_process)
+{
+    struct two two;
+    two_init(&two);
+    two_connect(&two);
+    two.a.mgr.config.incarnation++; /* as if a had been started anew */
+    connect_again(&two);
+    connect_again(&two);
+    struct evpt_session *third = connect_again(&two);
+    struct evpt_session *fourth = connect_again(&two);
+    ck_assert_int_eq(two.b.closes, 0); /* one of them may have as many as it likes */
+    evpt_cluster_mgr_take_over(&two.b.mgr, third);
+    evpt_cluster_mgr_take_over(&two.b.mgr, third);
+    TURN_UNTIL(&two.world, two.a.disconnects == 2);
+    ck_assert_int_eq(two.b.closes, 2); /* not that of the other incarnation, not the later one */
+    ck_assert_uint_eq(evpt_tcp_object_count(&two.b.mgr.server.object), 3);
+    evpt_cluster_mgr_take_over(&two.b.mgr, fourth);
+    TURN_UNTIL(&two.world, two.a.disconnects == 3);
+    ck_assert_int_eq(two.b.closes, 3);
+    two_fini(&two);
+}
+END_TEST
+
 START_TEST(test_cluster_mgr_goaway_reaches_those_who_connected)
 {
     struct two two;
@@ -241,6 +274,8 @@ int main(void)
 {
     TCase *tcase = tcase_create("cluster_mgr");
     tcase_add_test(tcase, test_cluster_mgr_requests_go_there_and_replies_come_back);
+    tcase_add_test(tcase,
+                   test_cluster_mgr_connection_that_takes_over_ends_the_earlier_ones_of_its_process);
     tcase_add_test(tcase, test_cluster_mgr_goaway_reaches_those_who_connected);
     tcase_add_test(tcase, test_cluster_mgr_reply_to_a_caller_that_is_gone_finds_nobody);
     tcase_add_test(tcase, test_cluster_mgr_reports_failed_and_cancelled_attempts);

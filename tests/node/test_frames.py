@@ -290,6 +290,24 @@ class ControlTest(FrameCase):
         peer.hello()
         self.assertEqual(peer.control(wire.HELLO)[1], "game_1")
 
+    def test_connection_that_takes_over_ends_the_earlier_ones_of_the_same_process(self):
+        self.start()
+        earlier, other, plain = [self.game.client() for _ in range(3)]
+        earlier.hello("battle_9", incarnation=7)
+        other.hello("battle_9", incarnation=8)
+        peers = [earlier, other, plain, self.game.client()]
+        last = peers[-1]
+        last.hello("battle_9", incarnation=7)
+        for peer in peers:                  # two connections at a time are nobody's business
+            self.assertEqual(peer.call("s", "echo", 1), (wire.OK, [1]))
+        for value in (0, 1, 1):
+            self.assertEqual(last.call("s", "echo", 2, meta={4: value}), (wire.OK, [2]))
+        self.closes_connection(earlier)
+        for peer in (other, plain, last):
+            self.assertEqual(peer.call("s", "echo", 3), (wire.OK, [3]))
+        plain.call("s", "echo", 4, meta={4: 1})     # without HELLO: it means nothing
+        self.assertEqual(other.call("s", "echo", 5), (wire.OK, [5]))
+
     def test_ping_after_hello_is_answered_with_the_same_data(self):
         self.start()
         peer = self.game.client(say_hello=True)

@@ -302,6 +302,23 @@ START_TEST(test_file_is_replaced_as_a_whole_and_keeps_its_mode)
 }
 END_TEST
 
+START_TEST(test_replacement_of_a_symbolic_link_writes_what_it_leads_to)
+{
+    struct folder folder;
+    struct stat link;
+    make_folder(&folder);
+    ck_assert_int_eq(symlink(folder.file[1], folder.file[0]), 0);
+    ck_assert_int_eq(evpt_sys_file_replace(folder.file[1], "before", 6), 0);
+    ck_assert_int_eq(evpt_sys_file_replace(folder.file[0], "after", 5), 0);
+    assert_content(folder.file[1], "after");
+    ck_assert_int_eq(lstat(folder.file[0], &link), 0);
+    ck_assert(S_ISLNK(link.st_mode));
+    ck_assert_int_eq(evpt_sys_file_remove(folder.file[0]), 0);
+    ck_assert_int_eq(evpt_sys_file_remove(folder.file[1]), 0);
+    remove_folder(&folder);
+}
+END_TEST
+
 START_TEST(test_failed_replacement_leaves_nothing_behind)
 {
     struct folder folder;
@@ -461,6 +478,7 @@ SUPPORT_MAIN(
     test_local_socket_is_private_and_a_stale_one_is_replaced,
     test_file_in_the_place_of_a_local_socket_is_not_touched,
     test_file_is_replaced_as_a_whole_and_keeps_its_mode,
+    test_replacement_of_a_symbolic_link_writes_what_it_leads_to,
     test_failed_replacement_leaves_nothing_behind, test_file_larger_than_allowed_is_refused,
     test_file_of_unknown_size_is_read_to_its_end, test_only_regular_files_are_read,
     test_appending_keeps_what_is_there, test_parent_folder_is_made_one_level_deep,

@@ -107,6 +107,9 @@ START_TEST(test_request_comes_back_as_it_was_written)
         uint32_t name_size;
         evpt_request_service(sent, &name, &name_size);
         evpt_request_patch_deadline(sent, now_ns);
+        bool takeover = i % 5 == 0;
+        if (takeover)
+            evpt_request_add_takeover(sent);
 
         struct evpt_message *got = exactly(sent->data, sent->size);
         struct evpt_request_info info;
@@ -116,6 +119,7 @@ START_TEST(test_request_comes_back_as_it_was_written)
         CHECK(got->method_at == sent->method_at && got->method_size == sent->method_size);
         CHECK(got->args_at == sent->args_at && got->args_size == sent->args_size);
         CHECK(info.source == source);
+        CHECK(info.takeover == takeover);
         CHECK(got->deadline_ns == (has_deadline ? now_ns + ms * MS : EVPT_FOREVER));
         evpt_message_free(sent);
         evpt_message_free(got);

@@ -14,7 +14,6 @@ enum state { PENDING, ANSWERED, VOID, SENT };
 struct call {
     uint64_t deadline_ns;
     uint32_t instance, seq, executions;
-    uint32_t connection; /* over which it was sent; they count upwards */
     uint8_t node, target_node, target_service;
     uint8_t state, code, executed;
 };
@@ -80,23 +79,15 @@ uint32_t calls_issue(const struct service *service, bool is_send, unsigned targe
     return calls.count;
 }
 
-void calls_sent(uint32_t number, uint32_t connection)
-{
-    find(number)->connection = connection;
-}
-
-/* What a caller has given up on with its connection may still be on its way while the next
- * connection carries what it sent later. Within one connection there is no excuse. */
+/* Also where what the caller has given up on with its connection is still on its way while the next
+ * connection carries what it sent later: then the earlier is not executed at all. */
 static void check_order(uint32_t number, uint32_t *last)
 {
     const struct call *call = find(number);
     if (*last && call->seq <= find(*last)->seq) {
-        if (call->connection >= find(*last)->connection)
-            sim_fail("out of order: call %u, number %u of its sender, is executed after call %u, "
-                     "number %u",
-                     number, call->seq, *last, find(*last)->seq);
-        sim_counts[SIM_overtaken_by_reconnect]++;
-        return;
+        sim_fail("out of order: call %u, number %u of its sender, is executed after call %u, "
+                 "number %u",
+                 number, call->seq, *last, find(*last)->seq);
     }
     *last = number;
 }

@@ -66,21 +66,6 @@ static uint32_t read_call(const struct evpt_message *message, uint32_t *ret_size
     return (uint32_t)call;
 }
 
-/* The linker puts this in the place of session_out.c's (meson.build): which connection took it? */
-int __real_evpt_session_send(struct evpt_session *session, struct evpt_message *message,
-                             uint64_t *ret_position);
-int __wrap_evpt_session_send(struct evpt_session *session, struct evpt_message *message,
-                             uint64_t *ret_position);
-
-int __wrap_evpt_session_send(struct evpt_session *session, struct evpt_message *message,
-                             uint64_t *ret_position)
-{
-    uint32_t size;
-    if (evpt_session_role(session) == EVPT_SESSION_CLIENT)
-        calls_sent(read_call(message, &size), evpt_session_id(session));
-    return __real_evpt_session_send(session, message, ret_position);
-}
-
 static size_t some_size(void)
 {
     if (!sim_chance(world.swarm.large))

@@ -88,8 +88,6 @@ uint32_t calls_new_instance(void);
 uint32_t calls_issue(const struct service *service, bool is_send, unsigned target_node,
                      unsigned target_service, uint64_t deadline_ns, uint32_t instance,
                      uint32_t seq);
-/* It went over the caller's connection with this number. */
-void calls_sent(uint32_t call, uint32_t connection);
 void calls_executed(uint32_t call, const struct service *by);
 /* What the caller was told. */
 void calls_answered(uint32_t call, const struct service *service, int code,
