@@ -1,4 +1,4 @@
-/* What the echo servers (echo_*.c) share: frames, start, end.
+/* What the echo servers (echo_*.c) and their client share: frames, start, end.
  *
  * Workload: framed TCP echo. echo_client.c opens C connections and keeps W frames of S bytes in
  * flight on each until N were answered, then closes. A frame is its length (2 bytes, big-endian,
@@ -6,7 +6,7 @@
  * with the last connection. Each server is written as a good program on its library is: one read
  * for what has come, the answers of a read (evpt: of a turn) leave together.
  *
- * Printed: CPU time of the server for each frame, user and system.
+ * The client measures both: the time, and the server's CPU time, from when all are connected.
  */
 #ifndef EVPT_BENCH_ECHO_H
 #define EVPT_BENCH_ECHO_H
@@ -17,7 +17,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -81,16 +80,10 @@ static inline void echo_no_delay(int fd)
     MUST(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) == 0);
 }
 
+/* What the runner holds against what the client was answered. */
 static inline void echo_report(const struct echo_server *server)
 {
-    struct rusage usage;
-    MUST(getrusage(RUSAGE_SELF, &usage) == 0);
-    double frames = server->frames ? (double)server->frames : 1;
     report("frames", (double)server->frames);
-    report("server_user_ns",
-           ((double)usage.ru_utime.tv_sec * 1e9 + (double)usage.ru_utime.tv_usec * 1e3) / frames);
-    report("server_system_ns",
-           ((double)usage.ru_stime.tv_sec * 1e9 + (double)usage.ru_stime.tv_usec * 1e3) / frames);
 }
 
 #endif

@@ -1,9 +1,9 @@
 /* The client of the echo bench, the same for every server; nothing but epoll. See echo.h.
  *
- *     echo-client PORT CONNECTIONS WINDOW SIZE FRAMES
+ *     echo-client SERVER-PID PORT CONNECTIONS WINDOW SIZE FRAMES
  *
- * Prints ns for each frame, from the first one sent to the last one answered: connecting is over
- * by then.
+ * Prints ns for each frame, and ns of the server's CPU time, from the first one sent to the last
+ * one answered: connecting is over by then.
  */
 #include "echo.h"
 #include <sys/epoll.h>
@@ -49,6 +49,16 @@ static void receive_frames(struct run *run, struct connection *connection)
     send_frames(run, connection, count);
 }
 
+/* CPU time of another process of this user, to the nanosecond. */
+static uint64_t cpu_ns_of(pid_t pid)
+{
+    clockid_t clock;
+    struct timespec time;
+    int error = clock_getcpuclockid(pid, &clock);
+    MUST(error == 0 && clock_gettime(clock, &time) == 0);
+    return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
 static int connect_to(uint16_t port)
 {
     struct sockaddr_in address = echo_address(port);
@@ -91,13 +101,14 @@ static void exchange(struct run *run)
 
 int main(int argc, char **argv)
 {
-    static const char usage[] = "PORT CONNECTIONS WINDOW SIZE FRAMES";
-    uint16_t port = (uint16_t)argument(argc, argv, 1, usage);
-    struct run run = {.count = argument(argc, argv, 2, usage),
-                      .window = argument(argc, argv, 3, usage),
-                      .frame_size = (size_t)argument(argc, argv, 4, usage),
+    static const char usage[] = "SERVER-PID PORT CONNECTIONS WINDOW SIZE FRAMES";
+    pid_t server = (pid_t)argument(argc, argv, 1, usage);
+    uint16_t port = (uint16_t)argument(argc, argv, 2, usage);
+    struct run run = {.count = argument(argc, argv, 3, usage),
+                      .window = argument(argc, argv, 4, usage),
+                      .frame_size = (size_t)argument(argc, argv, 5, usage),
                       .epoll = epoll_create1(EPOLL_CLOEXEC)};
-    long frames = argument(argc, argv, 5, usage);
+    long frames = argument(argc, argv, 6, usage);
     MUST(run.epoll >= 0);
     MUST(run.frame_size >= ECHO_HEAD && run.frame_size <= ECHO_FRAME_MAX);
     MUST((size_t)run.window * run.frame_size <= ECHO_FRAME_MAX);
@@ -111,9 +122,10 @@ int main(int argc, char **argv)
     open_all(&run, port);
 
     run.to_send = run.to_come = frames;
-    uint64_t begin_ns = now_ns();
+    uint64_t server_ns = cpu_ns_of(server), begin_ns = now_ns();
     exchange(&run);
     report("ns", (double)(now_ns() - begin_ns) / (double)frames);
+    report("server_ns", (double)(cpu_ns_of(server) - server_ns) / (double)frames);
 
     for (long i = 0; i < run.count; i++)
         close(run.connections[i].fd);

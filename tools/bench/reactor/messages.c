@@ -3,8 +3,11 @@
  *     messages-LIBRARY stream PRODUCERS MESSAGES    each producer sends its share as fast as it can
  *     messages-LIBRARY pingpong ROUNDS              one message goes to and fro between two loops
  *
- * The messages lie ready in memory before the start. Printed: ns for each message from the start of
- * the producers until the loop has seen the last one; for pingpong, ns for each way (half a round).
+ * stream: the messages lie ready in memory before the start, PASS_MAX of them, and are sent again
+ * and again until there were that many: how the threads happen to meet differs from pass to pass,
+ * and few would be over before the second thread runs. Printed: ns for each message from the start
+ * of the producers until the loop has seen the last one; for pingpong, ns for each way (half a
+ * round).
  */
 #include ADAPTER
 #include <pthread.h>
@@ -18,11 +21,13 @@ struct payload {
 
 /* ---- stream ---- */
 
+enum { PASS_MAX = 1000000 };
+
 struct stream_run {
     struct lib_loop loop;
     struct lib_channel channel;
-    pthread_barrier_t barrier;
-    long to_come;
+    pthread_barrier_t barrier; /* at the beginning of each pass */
+    long passes, to_come;
     uint64_t sum;
 };
 
@@ -30,15 +35,18 @@ struct producer {
     pthread_t thread;
     struct stream_run *run;
     struct payload *messages;
-    long count;
+    long count; /* in a pass */
 };
 
 static void *produce(void *user)
 {
     struct producer *producer = user;
-    pthread_barrier_wait(&producer->run->barrier);
-    for (long i = 0; i < producer->count; i++)
-        lib_send(&producer->run->channel, &producer->messages[i].message);
+    struct stream_run *run = producer->run;
+    for (long pass = 0; pass < run->passes; pass++) {
+        pthread_barrier_wait(&run->barrier);
+        for (long i = 0; i < producer->count; i++)
+            lib_send(&run->channel, &producer->messages[i].message);
+    }
     return NULL;
 }
 
@@ -53,27 +61,43 @@ LIB_ON_MESSAGES(on_stream, channel, list)
         lib_break(&run->loop);
 }
 
+static void start_producer(struct producer *producer, struct stream_run *run, long count)
+{
+    *producer = (struct producer){.run = run, .count = count};
+    producer->messages = must_alloc((size_t)count, sizeof(*producer->messages));
+    for (long number = 0; number < count; number++)
+        producer->messages[number].number = (uint64_t)number;
+    MUST(pthread_create(&producer->thread, NULL, produce, producer) == 0);
+}
+
+/* The time from the start of the producers until the last message of the pass is there. */
+static uint64_t run_pass(struct stream_run *run, long messages)
+{
+    run->to_come = messages;
+    pthread_barrier_wait(&run->barrier);
+    uint64_t begin_ns = now_ns();
+    lib_run(&run->loop);
+    return now_ns() - begin_ns;
+}
+
 static void run_stream(long producers, long messages)
 {
-    long each = messages / producers;
-    struct stream_run run = {.to_come = each * producers};
+    long passes = (messages + PASS_MAX - 1) / PASS_MAX, each = messages / passes / producers;
+    struct stream_run run = {.passes = passes};
     struct producer *all = must_alloc((size_t)producers, sizeof(*all));
+    uint64_t taken_ns = 0;
+    MUST(each > 0);
     lib_loop_init(&run.loop);
     lib_channel_init(&run.loop, &run.channel, on_stream);
     pthread_barrier_init(&run.barrier, NULL, (unsigned)producers + 1);
-    for (long i = 0; i < producers; i++) {
-        all[i] = (struct producer){.run = &run, .count = each};
-        all[i].messages = must_alloc((size_t)each, sizeof(*all[i].messages));
-        for (long number = 0; number < each; number++)
-            all[i].messages[number].number = (uint64_t)number;
-        MUST(pthread_create(&all[i].thread, NULL, produce, &all[i]) == 0);
-    }
-    pthread_barrier_wait(&run.barrier);
-    uint64_t begin_ns = now_ns();
-    lib_run(&run.loop);
-    report("ns", (double)(now_ns() - begin_ns) / (double)(each * producers));
+    for (long i = 0; i < producers; i++)
+        start_producer(&all[i], &run, each);
+    for (long pass = 0; pass < passes; pass++)
+        taken_ns += run_pass(&run, each * producers);
+    report("ns", (double)taken_ns / (double)(passes * each * producers));
 
-    MUST(run.sum == (uint64_t)producers * ((uint64_t)each * (uint64_t)(each - 1) / 2));
+    uint64_t sum_of_each = (uint64_t)each * (uint64_t)(each - 1) / 2;
+    MUST(run.sum == (uint64_t)(passes * producers) * sum_of_each);
     for (long i = 0; i < producers; i++) {
         pthread_join(all[i].thread, NULL);
         free(all[i].messages);
