@@ -30,17 +30,18 @@
     X(switches)                                                                                    \
     X(preemptions)                                                                                 \
     X(reads)                                                                                       \
-    X(writes) X(short_reads) X(short_writes) X(spurious_eagain) X(window_full) X(shuffled_batches) \
-        X(cut_batches) X(fd_reused) X(connects) X(connect_errors) X(connects_refused) X(syns_lost) \
-            X(accepts_failed) X(segments_held_back) X(resets) X(bytes_lost_by_reset)               \
-                X(half_closes) X(black_holes) X(partitions_one_way) X(partitions_two_way)          \
-                    X(slow_links) X(freezes) X(ten_minute_freezes) X(ten_minute_jumps) X(kills) X( \
-                        power_losses) X(orderly_stops) X(drains) X(restarts) X(list_applied)       \
-                        X(nodes_removed) X(nodes_changed) X(nodes_down) X(sessions_wrapped) X(     \
-                            services_killed) X(allocations_failed) X(calls) X(sends) X(executed)   \
-                            X(void_calls) X(large_messages) X(executed_no) X(executed_maybe)       \
-                                X(executed_yes) X(maybe_and_executed) X(maybe_and_not) X(ok) X(    \
-                                    unknown_node) X(connect_failed) X(disconnected) X(timeout)     \
+    X(writes)                                                                                      \
+    X(short_reads) X(short_writes) X(spurious_eagain) X(window_full) X(shuffled_batches) X(        \
+        cut_batches) X(fd_reused) X(connects) X(connect_errors) X(connects_refused) X(syns_lost)   \
+        X(accepts_failed) X(segments_held_back) X(resets) X(bytes_lost_by_reset) X(half_closes)    \
+            X(black_holes) X(partitions_one_way) X(partitions_two_way) X(slow_links) X(freezes) X( \
+                ten_minute_freezes) X(ten_minute_jumps) X(kills) X(power_losses) X(orderly_stops)  \
+                X(drains) X(restarts) X(list_applied) X(list_refused) X(nodes_removed)             \
+                    X(nodes_changed) X(nodes_down) X(sessions_wrapped) X(services_killed)          \
+                        X(allocations_failed) X(calls) X(sends) X(executed) X(void_calls) X(       \
+                            large_messages) X(executed_no) X(executed_maybe) X(executed_yes)       \
+                            X(maybe_and_executed) X(maybe_and_not) X(ok) \
+                                X(unknown_node) X(connect_failed) X(disconnected) X(timeout)       \
                                     X(unknown_service) X(unknown_method) X(failed) X(overloaded)   \
                                         X(too_large) X(bad_message) X(stopping)                    \
                                             X(disconnect_to_connecting) X(connecting_to_connected) \
@@ -134,6 +135,8 @@ void sim_address(unsigned host, struct evpt_addr *ret_addr);
 void sim_cut(unsigned from, unsigned to, bool cut);
 /* No link is cut any more. */
 void sim_heal(void);
+/* Nothing is on its way or unread; what a black hole has, nobody will ever get. */
+bool sim_net_is_idle(void);
 /* Connections that have been slow or narrow are not any more. What a black hole has, it keeps. */
 void sim_widen(void);
 enum sim_harm { SIM_RESET, SIM_HALF_CLOSE, SIM_BLACK_HOLE };

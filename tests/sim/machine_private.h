@@ -24,9 +24,12 @@ struct file {
     struct sim_process *process;
     struct interest *interests; /* epoll */
     unsigned interest_count, interest_room;
+    uint64_t waits;                /* epoll: turns of its loop */
     uint64_t signals;              /* eventfd */
     struct connection *connection; /* socket */
     int side;
+    uint64_t turn;              /* socket: the turn of its loop in which it was used last, */
+    unsigned reads, writes;     /* and how often */
     struct connection *waiting; /* listener: the accept queue, linked by next_waiting */
     unsigned host;
 };

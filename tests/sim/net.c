@@ -607,6 +607,18 @@ void sim_widen(void)
     }
 }
 
+bool sim_net_is_idle(void)
+{
+    for (const struct connection *c = machine.connections; c; c = c->next) {
+        for (int i = 0; i < 2; i++) {
+            if ((c->to[i].flight && !c->to[i].black) ||
+                (c->to[i].inbox && (c->end[i] || c->pending)))
+                return false;
+        }
+    }
+    return true;
+}
+
 static struct connection *pick_connection(void)
 {
     struct connection *picked = NULL;

@@ -396,9 +396,30 @@ static bool may_rest(struct evpt_loop_hook *hook)
 
 /* ---- commands from outside, on the cluster's loop ---- */
 
+/* What anybody can see of the node list, as a number. */
+static void add_to_hash(const char *name, const struct evpt_addr *addr,
+                        enum evpt_connect_status status, void *ret_hash)
+{
+    uint64_t *hash = ret_hash;
+    char text[EVPT_ADDR_TEXT_SIZE];
+    for (; *name; name++)
+        *hash = (*hash ^ (uint8_t)*name) * UINT64_C(0x100000001b3);
+    for (const char *at = evpt_addr_format(addr, text, sizeof(text)); *at; at++)
+        *hash = (*hash ^ (uint8_t)*at) * UINT64_C(0x100000001b3);
+    *hash = (*hash ^ status) * UINT64_C(0x100000001b3);
+}
+
+static uint64_t hash_list(struct node *node)
+{
+    uint64_t hash = 1;
+    evpt_clusterclient_each(&node->node.client, add_to_hash, &hash);
+    return hash;
+}
+
 static void apply_list(struct node *node)
 {
     struct evpt_node_list list = {0};
+    uint64_t before = hash_list(node);
     struct evpt_node_diff diff;
     int error = 0;
     for (unsigned i = 0; !error && i < world.swarm.nodes; i++) {
@@ -414,6 +435,9 @@ static void apply_list(struct node *node)
         error = evpt_clusterclient_apply(&node->node.client, &list, &diff);
     evpt_node_list_fini(&list);
     if (error == -ENOMEM) {
+        sim_counts[SIM_list_refused]++;
+        if (hash_list(node) != before)
+            sim_fail("%s: a node list that could not be applied was applied in part", node->name);
         node_command(node, COMMAND_APPLY); /* again */
         return;
     }

@@ -2,6 +2,8 @@
  * Sockets are in net.c, threads in fiber.c; files there are none. */
 #include "machine_private.h"
 
+#include "reactor/stream.h"
+
 #include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
@@ -318,9 +320,39 @@ int evpt_sys_reserve_fd(void)
     return new_file(FILE_NOTHING);
 }
 
+/* Turns that the loop which watches the descriptor has had; 0: nobody watches it. */
+static uint64_t turn_of(int fd)
+{
+    for (int i = FD_FIRST; i < FD_MAX; i++) {
+        const struct file *epoll = machine.process->fds[i];
+        for (unsigned k = 0; epoll && k < epoll->interest_count; k++) {
+            if (epoll->interests[k].fd == fd)
+                return epoll->waits;
+        }
+    }
+    return 0;
+}
+
+/* No connection may take more of a turn than its share: stream.h's bounds, and a flush amid the
+ * callbacks beside the one at the end. */
+static struct file *count_use(int fd, bool is_write)
+{
+    struct file *file = sim_file(fd);
+    uint64_t turn = turn_of(fd);
+    if (turn != file->turn)
+        file->reads = file->writes = 0;
+    file->turn = turn;
+    file->reads += !is_write;
+    file->writes += is_write;
+    if (file->reads > EVPT_STREAM_READS_MAX || file->writes > 2 * EVPT_STREAM_WRITES_MAX)
+        sim_fail("%s reads %u times from one connection in a turn, and writes %u times to it",
+                 machine.process->name, file->reads, file->writes);
+    return file;
+}
+
 ssize_t evpt_sys_read(int fd, void *buffer, size_t bytes)
 {
-    return sim_socket_read(sim_file(fd), buffer, bytes);
+    return sim_socket_read(count_use(fd, false), buffer, bytes);
 }
 
 ssize_t evpt_sys_write(int fd, const void *buffer, size_t bytes)
@@ -331,7 +363,7 @@ ssize_t evpt_sys_write(int fd, const void *buffer, size_t bytes)
 
 ssize_t evpt_sys_writev(int fd, const struct iovec *vec, int count)
 {
-    return sim_socket_write(sim_file(fd), vec, count);
+    return sim_socket_write(count_use(fd, true), vec, count);
 }
 
 /* ---- waiting ---- */
@@ -360,6 +392,8 @@ int evpt_sys_epoll_set(int epoll_fd, enum evpt_sys_epoll_op op, int fd, uint32_t
     if (op == EVPT_EPOLL_ADD) {
         if (interest)
             return -EEXIST;
+        if (refuse_memory())
+            return -ENOMEM;
         if (epoll->interest_count == epoll->interest_room) {
             epoll->interest_room = epoll->interest_room ? epoll->interest_room * 2 : 16;
             epoll->interests =
@@ -436,6 +470,7 @@ int evpt_sys_epoll_wait(int epoll_fd, struct evpt_sys_event *events, int max, ui
 {
     struct file *epoll = sim_file(epoll_fd);
     (void)now_ns;
+    epoll->waits++;
     sim_block(epoll, deadline_ns);
     int count = 0;
     for (unsigned i = 0; i < epoll->interest_count && count < max; i++) {

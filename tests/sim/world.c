@@ -269,14 +269,25 @@ static bool all_reached(void)
     return true;
 }
 
+static void has_queued(struct evpt_session *session, void *ret_any)
+{
+    if (evpt_session_queued(session))
+        *(bool *)ret_any = true;
+}
+
+/* Nor does any request come any more: a caller that has given up does not take back what it sent.
+ */
 static bool tables_empty(void)
 {
-    for (unsigned i = 0; i < world.swarm.nodes; i++) {
+    bool any = false;
+    for (unsigned i = 0; i < world.swarm.nodes && !any; i++) {
         struct evpt_node *node = &world.nodes[i].node;
-        if (evpt_clusterclient_pending(&node->client) || evpt_clusterserver_pending(&node->server))
-            return false;
+        any =
+            evpt_clusterclient_pending(&node->client) || evpt_clusterserver_pending(&node->server);
+        evpt_tcp_object_each(&node->mgr.client.object, has_queued, &any);
+        evpt_tcp_object_each(&node->mgr.server.object, has_queued, &any);
     }
-    return calls_all_resolved();
+    return !any && calls_all_resolved() && sim_net_is_idle();
 }
 
 static bool all_ended(void)
