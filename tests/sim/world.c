@@ -95,7 +95,7 @@ static void restart(void *user)
 static void stop(void *user)
 {
     struct node *node = user;
-    if (!node->running || node->stopping)
+    if (!node->running || node->stopping || world.quiet)
         return;
     sim_trace("%s is asked to stop", node->name);
     node_stop(node);
