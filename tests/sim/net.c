@@ -148,18 +148,36 @@ static void reset_end(struct connection *c, int side, int error)
     mark(c->end[side]);
 }
 
-/* The acknowledgement of what has arrived takes the other direction, which may be cut. */
+static bool is_open(const struct connection *c, int side)
+{
+    return c->end[side] || (side == 1 && c->pending);
+}
+
+/* The acknowledgement of what has arrived, or the reset in its place, takes the other direction,
+ * which may be cut. */
 static void acknowledge(void *user)
 {
     struct half *half = user;
     struct connection *c = half->connection;
     int writer = half == &c->to[0];
-    if (!is_cut(c, writer) || c->reset[writer])
-        half->unacked_ns = 0;
-    else if (machine.now_ns - half->unacked_ns >= half->user_timeout_ns)
-        reset_end(c, writer, -ETIMEDOUT);
-    else
-        sim_at(machine.now_ns + RETRY_NS, acknowledge, half);
+    if (is_cut(c, writer) && !c->reset[writer]) {
+        if (machine.now_ns - half->unacked_ns >= half->user_timeout_ns)
+            reset_end(c, writer, -ETIMEDOUT);
+        else
+            sim_at(machine.now_ns + RETRY_NS, acknowledge, half);
+        return;
+    }
+    half->unacked_ns = 0;
+    if (!is_open(c, 1 - writer))
+        send_reset(c, writer); /* for the bytes, which came once more */
+}
+
+static void await_acknowledgement(struct half *half, int writer)
+{
+    if (!half->user_timeout_ns || half->unacked_ns || !is_cut(half->connection, writer))
+        return;
+    half->unacked_ns = machine.now_ns;
+    acknowledge(half);
 }
 
 static void arrive(struct connection *c, int side, struct segment *segment)
@@ -171,10 +189,11 @@ static void arrive(struct connection *c, int side, struct segment *segment)
         reset_end(c, side, -ECONNRESET);
         return;
     }
-    bool open = c->end[side] || (side == 1 && c->pending);
-    if (!open || half->ended || c->reset[side]) {
-        if (segment->kind == DATA)
+    if (!is_open(c, side) || half->ended || c->reset[side]) {
+        if (segment->kind == DATA) {
             send_reset(c, 1 - side);
+            await_acknowledgement(half, 1 - side);
+        }
         free(segment);
         return;
     }
@@ -190,10 +209,7 @@ static void arrive(struct connection *c, int side, struct segment *segment)
             half->inbox = segment;
         half->inbox_last = segment;
         half->inbox_bytes += segment->size;
-        if (half->user_timeout_ns && !half->unacked_ns && is_cut(c, 1 - side)) {
-            half->unacked_ns = machine.now_ns;
-            acknowledge(half);
-        }
+        await_acknowledgement(half, 1 - side);
     }
     mark(c->end[side]);
 }
