@@ -21,6 +21,8 @@ struct evpt_loop {
     bool turning;
     uint64_t now_ns;
     uint64_t turns;
+    struct evpt_histogram *away; /* NULL: not measured */
+    uint64_t left_wait_ns;       /* when the last wait ended */
     struct slot *slots;
     uint32_t slot_count, first_free;
     uint32_t watch_count;
@@ -114,6 +116,13 @@ uint64_t evpt_loop_update_now(struct evpt_loop *loop)
 uint64_t evpt_loop_turns(const struct evpt_loop *loop)
 {
     return loop->turns;
+}
+
+void evpt_loop_measure(struct evpt_loop *loop, struct evpt_histogram *away)
+{
+    assert_mine(loop);
+    loop->away = away;
+    loop->left_wait_ns = evpt_loop_update_now(loop);
 }
 
 uint8_t *evpt_loop_scratch(struct evpt_loop *loop)
@@ -340,7 +349,7 @@ static bool may_rest(struct evpt_loop *loop)
 
 /* ---- the turn ---- */
 
-/* The count of events in loop->events, or a negative error. */
+/* The count of events in loop->events, or a negative error. The loop's time is new afterwards. */
 static int wait_for_events(struct evpt_loop *loop, uint64_t deadline_ns)
 {
     if (deadline_ns) {
@@ -349,13 +358,22 @@ static int wait_for_events(struct evpt_loop *loop, uint64_t deadline_ns)
             deadline_ns = timer_ns;
         /* The turn's time may be old by now, and the wait would last too long by as much; but it
          * takes no clock to wait for ever. */
-        if (deadline_ns != EVPT_FOREVER && deadline_ns <= evpt_loop_update_now(loop))
+        if ((deadline_ns != EVPT_FOREVER || loop->away) &&
+            deadline_ns <= evpt_loop_update_now(loop))
             deadline_ns = 0;
     }
     if (deadline_ns && !may_rest(loop))
         deadline_ns = 0;
-    return evpt_sys_epoll_wait(loop->epoll, loop->events, EVPT_LOOP_EVENTS_MAX, loop->now_ns,
-                               deadline_ns);
+    uint64_t began_ns = loop->now_ns;
+    int count = evpt_sys_epoll_wait(loop->epoll, loop->events, EVPT_LOOP_EVENTS_MAX, loop->now_ns,
+                                    deadline_ns);
+    evpt_loop_update_now(loop);
+    if (loop->away) { /* a wait that does not block is part of the work before it */
+        uint64_t until_ns = deadline_ns ? began_ns : loop->now_ns;
+        evpt_histogram_add(loop->away, until_ns - loop->left_wait_ns);
+        loop->left_wait_ns = loop->now_ns;
+    }
+    return count;
 }
 
 static int dispatch(struct evpt_loop *loop, int count)
@@ -384,7 +402,6 @@ int evpt_loop_turn(struct evpt_loop *loop, uint64_t deadline_ns)
     int ran = settle(loop);
     apply_changes(loop);
     int count = wait_for_events(loop, ran ? 0 : deadline_ns);
-    evpt_loop_update_now(loop);
     ran += run_hooks(loop); /* first of all: it tells producers that nobody sleeps any more */
     if (count > 0)
         ran += dispatch(loop, count);

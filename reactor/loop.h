@@ -28,6 +28,7 @@
 #ifndef EVPT_REACTOR_LOOP_H
 #define EVPT_REACTOR_LOOP_H
 
+#include "reactor/histogram.h"
 #include "reactor/list.h"
 #include "reactor/sys.h"
 #include "reactor/timer.h"
@@ -74,6 +75,9 @@ uint64_t evpt_loop_now(const struct evpt_loop *loop);
 uint64_t evpt_loop_update_now(struct evpt_loop *loop);
 /* Total turns, for metrics and tests. */
 uint64_t evpt_loop_turns(const struct evpt_loop *loop);
+/* From now on counts how long the loop was away from its wait each time, what its thread did
+ * between two turns included: so long may an event have waited. NULL: not any more. */
+void evpt_loop_measure(struct evpt_loop *loop, struct evpt_histogram *away);
 
 /* ---- descriptors ---- */
 
