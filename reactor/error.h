@@ -19,7 +19,9 @@
     X(EVPT_ETIMEOUT, 10008, "timed out")                                                           \
     X(EVPT_ENOTFOUND, 10009, "not found")                                                          \
     X(EVPT_EEXISTS, 10010, "exists already")                                                       \
-    X(EVPT_EDEPTH, 10011, "nested too deep")
+    X(EVPT_EDEPTH, 10011, "nested too deep")                                                       \
+    X(EVPT_ETLS, 10012, "TLS failed")                                                              \
+    X(EVPT_EDENIED, 10013, "the peer does not accept this node")
 
 enum evpt_error {
 #define X(name, value, text) name = value,

@@ -40,6 +40,12 @@ static bool has_fd(const struct evpt_stream *stream)
     return stream->state == OPEN || stream->state == CLOSING;
 }
 
+/* Something waits for the socket, our own bytes or the transport's. */
+static bool has_output(const struct evpt_stream *stream)
+{
+    return stream->first || (stream->transport && stream->transport->pending);
+}
+
 /* ---- callbacks that may finish the stream ---- */
 
 struct guard {
@@ -202,6 +208,8 @@ static void defer_work(struct evpt_stream *stream)
 
 static void drop_fd(struct evpt_stream *stream)
 {
+    if (stream->transport)
+        stream->transport->ops->shutdown(stream->transport);
     evpt_watch_stop(&stream->watch);
     evpt_sys_close(stream->fd);
     stream->fd = -1;
@@ -234,7 +242,9 @@ static void report_close(struct evpt_stream *stream)
             return;
     }
     set_state(stream, IDLE);
+    struct evpt_transport *transport = stream->transport; /* has the words for on_close */
     stream->ops->on_close(stream, stream->error, stream->user);
+    evpt_transport_free(transport);
 }
 
 /* ---- writing ---- */
@@ -294,27 +304,34 @@ static bool drop_written(struct evpt_stream *stream, size_t size)
 
 enum { FINISHED = 1 };
 
+static ssize_t write_vec(struct evpt_stream *stream, const struct iovec *vec, int count)
+{
+    if (stream->transport)
+        return stream->transport->ops->write(stream->transport, vec, count);
+    return count == 1 ? evpt_sys_write(stream->fd, vec[0].iov_base, vec[0].iov_len)
+                      : evpt_sys_writev(stream->fd, vec, count);
+}
+
 /* Writes as much as the socket takes. 0, a negative error, or FINISHED: the stream is gone. */
 static int write_out(struct evpt_stream *stream)
 {
     bool blocked = false;
-    for (int i = 0; stream->first && !blocked && i < EVPT_STREAM_WRITES_MAX; i++) {
+    for (int i = 0; has_output(stream) && !blocked && i < EVPT_STREAM_WRITES_MAX; i++) {
         struct iovec vec[VEC_MAX];
         size_t total;
         int count = gather(stream, vec, &total);
-        ssize_t sent = count == 1 ? evpt_sys_write(stream->fd, vec[0].iov_base, total)
-                                  : evpt_sys_writev(stream->fd, vec, count);
+        ssize_t sent = write_vec(stream, vec, count);
         if (sent < 0 && sent != -EAGAIN)
             return (int)sent;
         size_t written = sent < 0 ? 0 : (size_t)sent;
-        blocked = written < total;
+        blocked = written < total || sent == -EAGAIN;
         if (!drop_written(stream, written))
             return FINISHED;
         if (!has_fd(stream))
             return 0; /* closed by a release */
     }
     /* also where the budget is used up: the loop comes back to it when others had their turn */
-    bool waits = stream->first != NULL;
+    bool waits = has_output(stream);
     if (waits != stream->blocked) {
         stream->blocked = waits;
         set_interest(stream);
@@ -399,21 +416,47 @@ static bool flush_early(struct evpt_stream *stream)
 
 static void end_of_file(struct evpt_stream *stream)
 {
-    if (stream->first && !stream->blocked && write_out(stream) == FINISHED)
+    if (has_output(stream) && !stream->blocked && write_out(stream) == FINISHED)
         return;
     shut(stream, -EVPT_EEOF);
 }
 
+static ssize_t read_bytes(struct evpt_stream *stream, uint8_t *room, size_t size)
+{
+    if (!stream->transport)
+        return evpt_sys_read(stream->fd, room, size);
+    ssize_t got = stream->transport->ops->read(stream->transport, room, size);
+    if (has_output(stream) && !stream->blocked)
+        defer_work(stream); /* an answer of the transport's own */
+    return got;
+}
+
+/* The transport has the end in hand, which no event will announce. */
+static bool has_ended(const struct evpt_stream *stream)
+{
+    return stream->transport && stream->transport->ended;
+}
+
+/* Was that all that there is to be read? */
+static bool is_last(const struct evpt_stream *stream, size_t got, size_t room)
+{
+    if (stream->transport)
+        return !stream->transport->more && !stream->transport->ended;
+    return got < room;
+}
+
 static void read_in(struct evpt_stream *stream)
 {
+    static_assert(EVPT_LOOP_SCRATCH - EVPT_STREAM_TAIL_MAX >= EVPT_TRANSPORT_READ_MIN,
+                  "room behind the longest tail");
     uint8_t *scratch = evpt_loop_scratch(stream->loop);
-    for (int i = 0; i < EVPT_STREAM_READS_MAX; i++) {
+    for (int i = 0; i < EVPT_STREAM_READS_MAX || has_ended(stream); i++) {
         /* The tail is copied in front of the new bytes rather than read behind: it is short as a
          * rule, and the read gets the room of the scratch buffer instead of the tail's. */
         size_t kept = stream->tail_size, room = EVPT_LOOP_SCRATCH - kept;
         if (kept)
             memcpy(scratch, stream->tail, kept);
-        ssize_t got = evpt_sys_read(stream->fd, scratch + kept, room);
+        ssize_t got = read_bytes(stream, scratch + kept, room);
         if (got == -EAGAIN)
             return;
         if (got == 0)
@@ -424,7 +467,7 @@ static void read_in(struct evpt_stream *stream)
             return;
         stream->read_total += (uint64_t)got;
         if (!hand_over(stream, scratch, kept + (size_t)got) || !flush_early(stream) ||
-            (size_t)got < room)
+            is_last(stream, (size_t)got, room))
             return;
     }
 }
@@ -434,10 +477,15 @@ static void offer_tail(struct evpt_stream *stream)
 {
     uint8_t *scratch = evpt_loop_scratch(stream->loop);
     stream->resumed = false;
-    if (stream->state != OPEN || stream->paused || !stream->tail)
+    if (stream->state != OPEN || stream->paused)
         return;
-    memcpy(scratch, stream->tail, stream->tail_size);
-    hand_over(stream, scratch, stream->tail_size);
+    if (stream->tail) {
+        memcpy(scratch, stream->tail, stream->tail_size);
+        if (!hand_over(stream, scratch, stream->tail_size))
+            return;
+    }
+    if (has_ended(stream))
+        read_in(stream);
 }
 
 /* ---- from the loop ---- */
@@ -472,7 +520,7 @@ static void on_work(struct evpt_deferred *deferred, void *user)
         return;
     if (error)
         shut(stream, error);
-    else if (stream->state == CLOSING && !stream->first)
+    else if (stream->state == CLOSING && !has_output(stream))
         shut(stream, 0);
     if (!has_fd(stream) || !report_drain(stream))
         return;
@@ -489,15 +537,19 @@ int evpt_stream_start(struct evpt_stream *stream, struct evpt_loop *loop, int fd
     *stream =
         (struct evpt_stream){.high_water = stream->high_water ? stream->high_water : HIGH_WATER,
                              .low_water = stream->low_water ? stream->low_water : LOW_WATER,
+                             .transport = stream->transport,
                              .ops = ops,
                              .user = user,
                              .loop = loop,
                              .fd = fd};
     int error = evpt_watch_start(loop, &stream->watch, fd, EVPT_READ, on_ready, stream);
-    if (error)
-        evpt_sys_close(fd);
-    else
+    if (!error) {
         set_state(stream, OPEN);
+        return 0;
+    }
+    evpt_transport_free(stream->transport);
+    stream->transport = NULL;
+    evpt_sys_close(fd);
     return error;
 }
 
@@ -510,8 +562,11 @@ void evpt_stream_fini(struct evpt_stream *stream)
     stream->finished = NULL;
     if (has_fd(stream))
         drop_fd(stream);
-    if (stream->state != IDLE)
+    if (stream->state != IDLE) { /* in on_close it is report_close that frees the transport */
         set_state(stream, IDLE);
+        evpt_transport_free(stream->transport);
+    }
+    stream->transport = NULL;
     evpt_deferred_cancel(&stream->work);
     drop_tail(stream);
     stream->queued_total = stream->written_total;
@@ -522,7 +577,7 @@ void evpt_stream_fini(struct evpt_stream *stream)
 
 void evpt_stream_close(struct evpt_stream *stream, bool flush)
 {
-    if (!flush || !stream->first) {
+    if (!flush || !has_output(stream)) {
         shut(stream, 0);
     } else if (stream->state == OPEN) {
         set_state(stream, CLOSING);
@@ -586,7 +641,7 @@ int evpt_stream_write_ref(struct evpt_stream *stream, const void *bytes, size_t 
 
 void evpt_stream_flush(struct evpt_stream *stream)
 {
-    if (!has_fd(stream) || stream->blocked || !stream->first)
+    if (!has_fd(stream) || stream->blocked || !has_output(stream))
         return;
     int error = write_out(stream);
     if (error == FINISHED)
@@ -597,13 +652,26 @@ void evpt_stream_flush(struct evpt_stream *stream)
         defer_work(stream); /* on_close and on_drain come from the loop */
 }
 
+void evpt_stream_shutdown(struct evpt_stream *stream)
+{
+    if (stream->state != OPEN)
+        return;
+    if (stream->transport)
+        stream->transport->ops->shutdown(stream->transport);
+    if (!has_output(stream))
+        /* A failure means that the connection is gone already; reading will tell. */
+        (void)evpt_sys_shutdown_write(stream->fd);
+    else if (!stream->blocked)
+        defer_work(stream); /* the transport's last word says it, too */
+}
+
 void evpt_stream_pause(struct evpt_stream *stream, bool paused)
 {
     if (stream->state != OPEN || stream->paused == paused)
         return;
     stream->paused = paused;
     set_interest(stream);
-    if (!paused && stream->tail && has_fd(stream)) {
+    if (!paused && (stream->tail || has_ended(stream)) && has_fd(stream)) {
         stream->resumed = true;
         defer_work(stream);
     }
@@ -612,6 +680,12 @@ void evpt_stream_pause(struct evpt_stream *stream, bool paused)
 bool evpt_stream_is_open(const struct evpt_stream *stream)
 {
     return stream->state == OPEN;
+}
+
+const char *evpt_stream_reason(const struct evpt_stream *stream, int error)
+{
+    bool known = error < 0 && stream->transport && stream->transport->reason[0];
+    return known ? stream->transport->reason : evpt_strerror(error);
 }
 
 void evpt_stream_check(const struct evpt_stream *stream)

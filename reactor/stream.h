@@ -25,12 +25,16 @@
  *     evpt_stream_write(&stream, "hello\n", 6);
  *     evpt_stream_close(&stream, true);      on_close follows; there: evpt_stream_fini(&stream)
  *
+ * With a transport (transport.h) the same holds for the bytes inside of it. Nothing else changes,
+ * and a stream without one pays a test of a pointer for each read and write.
+ *
  * Everything here: the loop's thread only.
  */
 #ifndef EVPT_REACTOR_STREAM_H
 #define EVPT_REACTOR_STREAM_H
 
 #include "reactor/loop.h"
+#include "reactor/transport.h"
 
 #define EVPT_STREAM_READS_MAX 4    /* per turn and stream: fairness among connections */
 #define EVPT_STREAM_WRITES_MAX 4   /* per flush, for the same reason */
@@ -46,7 +50,8 @@ struct evpt_stream_ops {
     ssize_t (*on_data)(struct evpt_stream *stream, const uint8_t *bytes, size_t size, void *user);
     /* The queue has fallen to low_water. May be NULL. */
     void (*on_drain)(struct evpt_stream *stream, void *user);
-    /* Closed. error: 0 by evpt_stream_close, -EVPT_EEOF by the peer, else what failed. */
+    /* Closed. error: 0 by evpt_stream_close, -EVPT_EEOF by the peer, else what failed.
+     * evpt_stream_reason has it in words. */
     void (*on_close)(struct evpt_stream *stream, int error, void *user);
 };
 
@@ -57,7 +62,8 @@ struct evpt_stream_block;
 
 struct evpt_stream { /* caller's storage; must not move while started */
     /* public, may be set before start */
-    size_t high_water, low_water; /* bytes; defaults 256 KiB and 64 KiB */
+    size_t high_water, low_water;     /* bytes; defaults 256 KiB and 64 KiB */
+    struct evpt_transport *transport; /* past its handshake; NULL: the socket itself */
     /* private */
     const struct evpt_stream_ops *ops;
     void *user;
@@ -80,7 +86,8 @@ struct evpt_stream { /* caller's storage; must not move while started */
     bool blocked; /* the socket took less than it was given: waiting for EVPT_WRITE */
 };
 
-/* Takes over the descriptor (it is closed on failure too). 0 or a negative error. */
+/* Takes over the descriptor and the transport (they are closed on failure too). 0 or a negative
+ * error. */
 int evpt_stream_start(struct evpt_stream *stream, struct evpt_loop *loop, int fd,
                       const struct evpt_stream_ops *ops, void *user);
 /* Releases everything at once, without on_close. NULL, zeroed and finished are fine. */
@@ -104,6 +111,9 @@ int evpt_stream_write_ref(struct evpt_stream *stream, const void *bytes, size_t 
                           evpt_release_fn release, void *user);
 /* Writes now what is queued instead of at the end of the turn. Calls releases, nothing else. */
 void evpt_stream_flush(struct evpt_stream *stream);
+/* Tells the peer that nothing more will be written; reading goes on. Call it when nothing is
+ * queued. */
+void evpt_stream_shutdown(struct evpt_stream *stream);
 
 /* Stops and restarts reading (back-pressure). */
 void evpt_stream_pause(struct evpt_stream *stream, bool paused);
@@ -113,6 +123,8 @@ static inline size_t evpt_stream_queued(const struct evpt_stream *stream)
     return (size_t)(stream->queued_total - stream->written_total);
 }
 bool evpt_stream_is_open(const struct evpt_stream *stream);
+/* The words for an error of on_close, valid until that returns. */
+const char *evpt_stream_reason(const struct evpt_stream *stream, int error);
 /* Debug: asserts every invariant. */
 void evpt_stream_check(const struct evpt_stream *stream);
 

@@ -1,19 +1,129 @@
-/* What the two programs that test streams share. */
+/* What the two programs that test streams share.
+ *
+ * Each runs twice, over a socket and over TLS (EVPT_TEST_TRANSPORT=tls): the contract is the same,
+ * and so are the tests. Where bytes pass by the stream under test, they pass through `line`. */
 #ifndef EVPT_TESTS_REACTOR_STREAM_SIDE_H
 #define EVPT_TESTS_REACTOR_STREAM_SIDE_H
 
 #include "support.h"
 #include "reactor/error.h"
 #include "reactor/stream.h"
+#include "reactor/tls.h"
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* A stream on one side of a socket pair; the test is the peer on the other. */
+/* ---- the two ends of a connection ---- */
+
+struct line {
+    struct evpt_tls *tls;                 /* NULL: plain */
+    int fds[2];                           /* -1: closed */
+    struct evpt_transport *transports[2]; /* NULL: plain, or somebody else's */
+};
+
+static inline bool over_tls(void)
+{
+    const char *transport = getenv("EVPT_TEST_TRANSPORT");
+    return transport && strcmp(transport, "tls") == 0;
+}
+
+/* The certificates of tests/reactor/meson.build. */
+static inline struct evpt_tls *new_tls(const char *name)
+{
+    const char *folder = getenv("EVPT_TEST_CERTS");
+    char cert[256], key[256], ca[256], text[EVPT_TLS_TEXT_SIZE];
+    ck_assert_ptr_nonnull(folder);
+    snprintf(cert, sizeof(cert), "%s/%s.crt", folder, name);
+    snprintf(key, sizeof(key), "%s/%s.key", folder, name);
+    snprintf(ca, sizeof(ca), "%s/ca.crt", folder);
+    struct evpt_tls_files files = {.cert = cert, .key = key, .ca = ca, .name = name};
+    struct evpt_tls *tls;
+    ck_assert_int_eq(evpt_tls_new(&tls, true, NULL, NULL), 0);
+    int error = evpt_tls_load(tls, &files, text);
+    ck_assert_msg(error == 0, "%s", text);
+    return tls;
+}
+
+static inline void shake_hands(struct evpt_transport *const transports[2])
+{
+    int errors[2] = {-EAGAIN, -EAGAIN};
+    for (int i = 0; errors[0] || errors[1]; i++) {
+        ck_assert_int_lt(i, 100);
+        if (errors[i % 2])
+            errors[i % 2] = transports[i % 2]->ops->handshake(transports[i % 2]);
+        ck_assert(errors[i % 2] == 0 || errors[i % 2] == -EAGAIN);
+    }
+}
+
+static inline void open_line(struct line *line)
+{
+    *line = (struct line){0};
+    support_socketpair(line->fds);
+    if (!over_tls())
+        return;
+    line->tls = new_tls("near");
+    ck_assert_int_eq(evpt_tls_accept(line->tls, line->fds[0], &line->transports[0]), 0);
+    ck_assert_int_eq(evpt_tls_connect(line->tls, line->fds[1], "near", &line->transports[1]), 0);
+    shake_hands(line->transports);
+}
+
+/* Gives an end to a stream, which then has to be started with the descriptor. */
+static inline int give_end(struct line *line, int end, struct evpt_stream *stream)
+{
+    int fd = line->fds[end];
+    stream->transport = line->transports[end];
+    line->transports[end] = NULL;
+    line->fds[end] = -1;
+    return fd;
+}
+
+static inline void close_end(struct line *line, int end)
+{
+    if (line->transports[end])
+        line->transports[end]->ops->shutdown(line->transports[end]);
+    evpt_transport_free(line->transports[end]);
+    line->transports[end] = NULL;
+    evpt_sys_close(line->fds[end]);
+    line->fds[end] = -1;
+}
+
+/* The streams that were given an end have to be finished before. */
+static inline void close_line(struct line *line)
+{
+    close_end(line, 0);
+    close_end(line, 1);
+    evpt_tls_free(line->tls);
+}
+
+static inline ssize_t end_write(struct line *line, int end, const void *bytes, size_t size)
+{
+    struct evpt_transport *transport = line->transports[end];
+    struct iovec vec = {(void *)bytes, size};
+    return transport ? transport->ops->write(transport, &vec, 1)
+                     : evpt_sys_write(line->fds[end], bytes, size);
+}
+
+/* Any size over TLS gets what there is, which has to fit. */
+static inline ssize_t end_read(struct line *line, int end, void *buffer, size_t size)
+{
+    static uint8_t room[EVPT_TRANSPORT_READ_MIN];
+    struct evpt_transport *transport = line->transports[end];
+    if (!transport)
+        return evpt_sys_read(line->fds[end], buffer, size);
+    ssize_t got = transport->ops->read(transport, room, sizeof(room));
+    ck_assert_int_le(got, (ssize_t)size);
+    if (got > 0)
+        memcpy(buffer, room, (size_t)got);
+    return got;
+}
+
+/* ---- a stream on one end; the test is the peer on the other ---- */
+
 struct side {
     struct evpt_stream stream;
     struct evpt_loop *loop;
-    int peer;
+    struct line line;   /* its end 1 is the peer */
     uint8_t data[4096]; /* what on_data consumed */
     size_t size;
     size_t calls, last_size; /* of on_data */
@@ -23,6 +133,7 @@ struct side {
     struct evpt_stream *answer_to;
     struct evpt_stream *flushed; /* on_data finds nothing queued in it */
     int drains, closes, error;
+    char reason[EVPT_TRANSPORT_REASON_SIZE];
     bool fini_in_data, fini_in_drain, fini_in_close, pause_in_data, close_in_data;
 };
 
@@ -67,6 +178,7 @@ static inline void on_close(struct evpt_stream *stream, int error, void *user)
     struct side *side = user;
     side->closes++;
     side->error = error;
+    snprintf(side->reason, sizeof(side->reason), "%s", evpt_stream_reason(stream, error));
     if (side->fini_in_close)
         evpt_stream_fini(stream);
 }
@@ -76,11 +188,10 @@ static const struct evpt_stream_ops ops = {
 
 static inline void open_side(struct side *side, struct evpt_loop *loop)
 {
-    int fds[2];
-    support_socketpair(fds);
+    open_line(&side->line);
     side->loop = loop;
-    side->peer = fds[1];
-    ck_assert_int_eq(evpt_stream_start(&side->stream, loop, fds[0], &ops, side), 0);
+    int fd = give_end(&side->line, 0, &side->stream);
+    ck_assert_int_eq(evpt_stream_start(&side->stream, loop, fd, &ops, side), 0);
     evpt_stream_check(&side->stream);
 }
 
@@ -92,14 +203,26 @@ static inline struct side *new_side(void)
     return side;
 }
 
-static inline void free_side(struct side *side)
+/* All but the loop. */
+static inline void end_side(struct side *side)
 {
     evpt_stream_fini(&side->stream);
     evpt_stream_check(&side->stream);
     evpt_stream_fini(&side->stream);
-    evpt_sys_close(side->peer);
-    evpt_loop_free(side->loop);
+    close_line(&side->line);
     evpt_sys_free(side);
+}
+
+static inline void free_side(struct side *side)
+{
+    struct evpt_loop *loop = side->loop;
+    end_side(side);
+    evpt_loop_free(loop);
+}
+
+static inline void peer_closes(struct side *side)
+{
+    close_end(&side->line, 1);
 }
 
 static inline void turn(struct side *side)
@@ -110,7 +233,7 @@ static inline void turn(struct side *side)
 
 static inline void peer_sends(struct side *side, const char *text)
 {
-    ck_assert_int_eq(evpt_sys_write(side->peer, text, strlen(text)), (ssize_t)strlen(text));
+    ck_assert_int_eq(end_write(&side->line, 1, text, strlen(text)), (ssize_t)strlen(text));
 }
 
 static inline void assert_received(struct side *side, const char *text)
@@ -123,7 +246,7 @@ static inline void assert_received(struct side *side, const char *text)
 static inline void assert_peer_gets(struct side *side, const char *text)
 {
     char buffer[4096];
-    ssize_t got = evpt_sys_read(side->peer, buffer, sizeof(buffer));
+    ssize_t got = end_read(&side->line, 1, buffer, sizeof(buffer));
     ck_assert_int_eq(got, (ssize_t)strlen(text));
     ck_assert_mem_eq(buffer, text, strlen(text));
 }
@@ -150,10 +273,10 @@ static inline size_t fill_socket(struct side *side)
 /* Reads at the peer what there is, and lets the stream go on, until its queue is empty. */
 static inline size_t empty_socket(struct side *side)
 {
-    static uint8_t buffer[65536];
+    static uint8_t buffer[EVPT_TRANSPORT_READ_MIN];
     size_t total = 0;
     for (ssize_t got = 1; got > 0 || evpt_stream_queued(&side->stream);) {
-        got = evpt_sys_read(side->peer, buffer, sizeof(buffer));
+        got = end_read(&side->line, 1, buffer, sizeof(buffer));
         total += got > 0 ? (size_t)got : 0;
         if (got == 0)
             break;

@@ -62,8 +62,6 @@ void support_pass_time(uint64_t ns);
     } while (0)
 
 uint64_t support_real_now_ns(void);
-/* For memory that sys_linux.c itself has allocated: such calls do not pass the counter. */
-void support_free_uncounted(void *memory);
 struct evpt_loop *support_loop(void);
 /* A connected pair, checked. */
 void support_socketpair(int fds[2]);

@@ -60,7 +60,7 @@ static void leave_behind(struct side *side, size_t bytes)
     static uint8_t zeros[EVPT_STREAM_TAIL_MAX + 1];
     side->leave = bytes;
     for (size_t sent = 0; sent < bytes;) {
-        ssize_t n = evpt_sys_write(side->peer, zeros, bytes - sent);
+        ssize_t n = end_write(&side->line, 1, zeros, bytes - sent);
         ck_assert_int_gt(n, 0);
         sent += (size_t)n;
         turn(side);
@@ -128,8 +128,7 @@ START_TEST(test_end_of_file_closes_the_stream)
 {
     struct side *side = new_side();
     peer_sends(side, "last words");
-    evpt_sys_close(side->peer);
-    side->peer = -1;
+    peer_closes(side);
     TURN_UNTIL(side->loop, side->closes);
     assert_received(side, "last words");
     ck_assert_int_eq(side->closes, 1);
@@ -147,14 +146,14 @@ START_TEST(test_half_closed_peer_still_gets_what_was_queued)
     asking->answer = "answer";
     asking->answer_to = &closing->stream;
     peer_sends(asking, "question");
-    ck_assert_int_eq(evpt_sys_shutdown_write(closing->peer), 0);
+    if (over_tls())
+        closing->line.transports[1]->ops->shutdown(closing->line.transports[1]);
+    ck_assert_int_eq(evpt_sys_shutdown_write(closing->line.fds[1]), 0);
     turn(asking);
     ck_assert_int_eq(closing->closes, 1);
     ck_assert_int_eq(closing->error, -EVPT_EEOF);
     assert_peer_gets(closing, "answer");
-    evpt_stream_fini(&closing->stream);
-    evpt_sys_close(closing->peer);
-    evpt_sys_free(closing);
+    end_side(closing);
     free_side(asking);
 }
 END_TEST
@@ -200,8 +199,7 @@ START_TEST(test_hangup_of_a_paused_stream_neither_spins_nor_loses_bytes)
     struct side *side = new_side();
     evpt_stream_pause(&side->stream, true);
     peer_sends(side, "before the end");
-    evpt_sys_close(side->peer);
-    side->peer = -1;
+    peer_closes(side);
     turn(side);
     for (int i = 0; i < 3; i++)
         ck_assert_int_eq(evpt_loop_turn(side->loop, 0), 0); /* no event any more */
@@ -218,8 +216,7 @@ START_TEST(test_write_to_a_peer_that_hung_up_during_a_pause_closes)
 {
     struct side *side = new_side();
     evpt_stream_pause(&side->stream, true);
-    evpt_sys_close(side->peer);
-    side->peer = -1;
+    peer_closes(side);
     turn(side);
     write_text(side, "anybody there?");
     TURN_UNTIL(side->loop, side->closes);
@@ -276,9 +273,7 @@ START_TEST(test_long_answer_does_not_wait_for_the_end_of_the_turn)
     turn(first);
     ck_assert_uint_eq(first->calls, 1);
     ck_assert_uint_eq(second->calls, 1);
-    evpt_stream_fini(&second->stream);
-    evpt_sys_close(second->peer);
-    evpt_sys_free(second);
+    end_side(second);
     free_side(first);
 }
 END_TEST

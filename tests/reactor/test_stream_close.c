@@ -116,8 +116,7 @@ START_TEST(test_close_with_flush_ends_when_the_peer_is_gone)
     struct side *side = new_side();
     fill_socket(side);
     evpt_stream_close(&side->stream, true);
-    evpt_sys_close(side->peer);
-    side->peer = -1;
+    peer_closes(side);
     TURN_UNTIL(side->loop, side->closes);
     ck_assert_int_lt(side->error, 0);
     free_side(side);
@@ -136,7 +135,7 @@ START_TEST(test_close_without_flush_drops_what_is_queued)
     ck_assert_uint_eq(evpt_stream_queued(&side->stream), 0);
     ck_assert_uint_eq(side->stream.written_total, 0); /* dropped is not written */
     char byte;
-    ck_assert_int_eq(evpt_sys_read(side->peer, &byte, 1), 0);
+    ck_assert_int_eq(end_read(&side->line, 1, &byte, 1), 0);
     free_side(side);
 }
 END_TEST
@@ -159,7 +158,7 @@ START_TEST(test_refused_descriptor_is_closed)
 {
     struct side *side = evpt_sys_zalloc(sizeof(*side));
     side->loop = support_loop();
-    side->peer = -1;
+    side->line.fds[0] = side->line.fds[1] = -1;
     int fd = evpt_sys_reserve_fd(); /* epoll takes no /dev/null */
     ck_assert_int_eq(evpt_stream_start(&side->stream, side->loop, fd, &ops, side), -EPERM);
     ck_assert(!evpt_stream_is_open(&side->stream));
@@ -262,11 +261,10 @@ START_TEST(test_stream_can_be_finished_in_a_release_in_a_flush_in_on_data)
                                                      .on_close = on_close};
     struct side *side = evpt_sys_zalloc(sizeof(*side));
     struct owned owned = {.fini = side};
-    int fds[2];
-    support_socketpair(fds);
+    open_line(&side->line);
     side->loop = support_loop();
-    side->peer = fds[1];
-    ck_assert_int_eq(evpt_stream_start(&side->stream, side->loop, fds[0], &flush_ops, &owned), 0);
+    int fd = give_end(&side->line, 0, &side->stream);
+    ck_assert_int_eq(evpt_stream_start(&side->stream, side->loop, fd, &flush_ops, &owned), 0);
     peer_sends(side, "abc");
     turn(side);
     ck_assert_int_eq(owned.releases, 1);
@@ -296,17 +294,20 @@ START_TEST(test_streams_memory_can_be_freed_in_callbacks)
                                                     .on_close = free_in_close};
     struct evpt_loop *loop = support_loop();
     int freed = 0;
+    struct line lines[2];
     for (int i = 0; i < 2; i++) {
-        int fds[2];
         struct evpt_stream *stream = evpt_sys_zalloc(sizeof(*stream));
-        support_socketpair(fds);
-        ck_assert_int_eq(evpt_stream_start(stream, loop, fds[0], &free_ops, &freed), 0);
+        open_line(&lines[i]);
+        int fd = give_end(&lines[i], 0, stream);
+        ck_assert_int_eq(evpt_stream_start(stream, loop, fd, &free_ops, &freed), 0);
         if (i)
-            ck_assert_int_eq(evpt_sys_write(fds[1], "x", 1), 1);
-        evpt_sys_close(fds[1]);
+            ck_assert_int_eq(end_write(&lines[i], 1, "x", 1), 1);
+        close_end(&lines[i], 1);
     }
     ck_assert_int_ge(evpt_loop_turn(loop, EVPT_FOREVER), 1);
     ck_assert_int_eq(freed, 2);
+    close_line(&lines[0]);
+    close_line(&lines[1]);
     evpt_loop_free(loop);
 }
 END_TEST
@@ -412,13 +413,14 @@ START_TEST(test_any_mix_of_pieces_arrives_unchanged)
     static const struct evpt_stream_ops far_ops = {.on_data = on_echo,
                                                    .on_close = on_transfer_closed};
     struct transfer t = {.random = support_seed(), .loop = support_loop()};
-    int fds[2];
-    support_socketpair(fds);
+    struct line line;
+    open_line(&line);
+    int near_fd = give_end(&line, 0, &t.near), far_fd = give_end(&line, 1, &t.far);
     t.bytes = evpt_sys_alloc(TRANSFER);
     for (size_t i = 0; i < TRANSFER; i++)
         t.bytes[i] = (uint8_t)support_random(&t.random);
-    ck_assert_int_eq(evpt_stream_start(&t.near, t.loop, fds[0], &near_ops, &t), 0);
-    ck_assert_int_eq(evpt_stream_start(&t.far, t.loop, fds[1], &far_ops, &t), 0);
+    ck_assert_int_eq(evpt_stream_start(&t.near, t.loop, near_fd, &near_ops, &t), 0);
+    ck_assert_int_eq(evpt_stream_start(&t.far, t.loop, far_fd, &far_ops, &t), 0);
     for (int i = 0; t.returned < TRANSFER; i++) {
         ck_assert_int_lt(i, 100000);
         transfer_step(&t);
@@ -427,6 +429,7 @@ START_TEST(test_any_mix_of_pieces_arrives_unchanged)
     ck_assert_int_eq(t.closes, 0);
     evpt_stream_fini(&t.near);
     evpt_stream_fini(&t.far);
+    close_line(&line);
     evpt_loop_free(t.loop);
     evpt_sys_free(t.bytes);
 }

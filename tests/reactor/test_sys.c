@@ -282,7 +282,7 @@ static void assert_content(const char *path, const char *expected)
     ck_assert_int_eq(evpt_sys_file_read(path, 1000, &text, &size), 0);
     ck_assert_uint_eq(size, strlen(expected));
     ck_assert_str_eq(text, expected);
-    support_free_uncounted(text);
+    evpt_sys_free(text);
 }
 
 START_TEST(test_file_is_replaced_as_a_whole_and_keeps_its_mode)
@@ -342,7 +342,7 @@ START_TEST(test_file_larger_than_allowed_is_refused)
     ck_assert_ptr_null(text);
     ck_assert_uint_eq(size, 7);
     ck_assert_int_eq(evpt_sys_file_read(folder.file[0], 5, &text, &size), 0);
-    support_free_uncounted(text);
+    evpt_sys_free(text);
     remove_folder(&folder);
 }
 END_TEST
@@ -355,7 +355,7 @@ START_TEST(test_file_of_unknown_size_is_read_to_its_end)
     ck_assert_uint_gt(size, 100);
     ck_assert_uint_eq(strlen(text), size);
     ck_assert_ptr_nonnull(strstr(text, "Threads:"));
-    support_free_uncounted(text);
+    evpt_sys_free(text);
     ck_assert_int_eq(evpt_sys_file_read("/proc/self/status", 10, &text, &size), -EFBIG);
 }
 END_TEST

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Fails on an #include that goes up or sideways in the tower, and on a Lua header below lua/.
+"""Fails on an #include that goes up or sideways in the tower, on a Lua header below lua/, and on one of OpenSSL's outside
+of the one file that knows it: that keeps it exchangeable, and what allocates past evpt_sys_alloc in one place.
 
     includes.py ROOT            checks the source tree
     includes.py --self-test     checks the checker
@@ -16,6 +17,8 @@ import source
 INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*[<\"]([^>\"]+)[>\"]", re.MULTILINE)
 LUA_HEADER = re.compile(r"(^|/)(lua|lauxlib|lualib|luaconf)\.(h|hpp)$")
 LUA_FLOORS = ("lua", "tools")
+OPENSSL_HEADER = re.compile(r"^openssl/")
+OPENSSL_FILE = "reactor/tls_openssl.c"
 
 
 def resolve(root, path, name):
@@ -43,6 +46,8 @@ def problems(root):
             elif LUA_HEADER.search(name) and target is None \
                     and source.FLOORS[floor] not in LUA_FLOORS:
                 yield "%s:%d: %s/ must not know Lua: %s" % (path, line, source.FLOORS[floor], name)
+            elif OPENSSL_HEADER.search(name) and path != OPENSSL_FILE:
+                yield "%s:%d: only %s may know OpenSSL: %s" % (path, line, OPENSSL_FILE, name)
     if not seen:
         yield "no #include found under %s: is this the source tree?" % root
 
@@ -64,6 +69,9 @@ def self_test():
         ("services/a.c", '#include <lua.h>\n', "services/ must not know Lua"),
         ("services/a.c", '#include "lua5.4/lauxlib.h"\n', "services/ must not know Lua"),
         ("lua/a.c", '#include "tests/lua/support.h"\n', "must not know its tests"),
+        ("reactor/tls_openssl.c", "#include <openssl/ssl.h>\n", None),
+        ("reactor/stream.c", "#include <openssl/ssl.h>\n", "only reactor/tls_openssl.c may know OpenSSL"),
+        ("tools/a.c", '#include "openssl/err.h"\n', "only reactor/tls_openssl.c may know OpenSSL"),
         ("reactor/a.c", "int x;\n", "no #include found"),
     ]
     for file, text, words in cases:
