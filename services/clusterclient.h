@@ -73,6 +73,7 @@ struct evpt_clusterclient {
     struct evpt_loop *loop;
     struct evpt_log *log;
     const struct evpt_config *config;
+    bool forgot_connections; /* peers that had some were removed from the list, ever */
     uint32_t handle;   /* of the pinned service: requests go there */
     uint32_t observer; /* handle of the Lua service that is told of changes; 0: nobody */
     _Atomic uint64_t calls, sends, lost_sends, timeouts;

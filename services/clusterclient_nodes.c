@@ -77,13 +77,14 @@ static void apply_change(struct evpt_clusterclient *client, struct evpt_peer *pe
     atomic_fetch_add_explicit(&client->version, 1, memory_order_release);
 }
 
-static struct evpt_peer *new_peer(const char *name)
+static struct evpt_peer *new_peer(const struct evpt_clusterclient *client, const char *name)
 {
     struct evpt_peer *peer = evpt_sys_zalloc(sizeof(*peer));
     if (!peer)
         return NULL;
     snprintf(peer->name, sizeof(peer->name), "%s", name);
     peer->status = EVPT_STATUS_DOWN;
+    peer->takes_over = client->forgot_connections; /* it may have been there before */
     evpt_list_init(&peer->sent);
     evpt_list_init(&peer->cached);
     return peer;
@@ -138,7 +139,7 @@ static int make_peers(struct evpt_clusterclient *client, const struct evpt_node_
         const char *name = list->entries[i].name;
         if (evpt_clusterclient_find_peer(client, name, strlen(name)))
             continue;
-        struct evpt_peer *peer = new_peer(name);
+        struct evpt_peer *peer = new_peer(client, name);
         if (!peer) /* those already made are not listed, and so are there for nobody */
             return -ENOMEM;
         pthread_mutex_lock(&client->lock);
@@ -158,10 +159,12 @@ static void forget_unlisted(struct evpt_clusterclient *client)
     pthread_mutex_lock(&client->lock);
     for (uint32_t i = 0; i < client->peer_count; i++) {
         struct evpt_peer *peer = client->peers[i];
-        if (peer->listed)
+        if (peer->listed) {
             client->peers[kept++] = peer;
-        else
+        } else {
+            client->forgot_connections |= peer->takes_over;
             evpt_sys_free(peer);
+        }
     }
     if (kept < client->peer_count) {
         memset(client->peer_table, 0, client->table_capacity * sizeof(struct evpt_peer *));
