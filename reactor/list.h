@@ -38,12 +38,18 @@ static inline bool evpt_list_is_linked(const struct evpt_list *node)
     return node->next != NULL;
 }
 
+/* `place`: a node that is linked, or a head. */
+static inline void evpt_list_insert_after(struct evpt_list *place, struct evpt_list *node)
+{
+    node->prev = place;
+    node->next = place->next;
+    place->next->prev = node;
+    place->next = node;
+}
+
 static inline void evpt_list_push_back(struct evpt_list *head, struct evpt_list *node)
 {
-    node->prev = head->prev;
-    node->next = head;
-    head->prev->next = node;
-    head->prev = node;
+    evpt_list_insert_after(head->prev, node);
 }
 
 /* Unlinks a node; one that is not linked stays as it is. */
