@@ -230,6 +230,24 @@ START_TEST(test_options_take_local_with_and_without_what_it_measures)
 }
 END_TEST
 
+START_TEST(test_options_spread_the_load_of_local)
+{
+    struct bench_options options;
+    ck_assert_int_eq(parse_line(&options, "--local"), -1);
+    ck_assert_uint_eq(options.services, 1);
+    ck_assert_uint_eq(options.peers, 0);
+    ck_assert_uint_eq(options.beside, 0);
+    bench_options_fini(&options);
+    ck_assert_int_eq(parse_line(&options, "--local --services 10k --beside 1MiB"), -1);
+    ck_assert_uint_eq(options.services, 10000);
+    ck_assert_uint_eq(options.beside, 1 << 20);
+    bench_options_fini(&options);
+    ck_assert_int_eq(parse_line(&options, "--local --peers 1k -c 1k"), -1);
+    ck_assert_uint_eq(options.peers, 1000);
+    bench_options_fini(&options);
+}
+END_TEST
+
 START_TEST(test_options_take_a_node_name_only_with_a_node_list)
 {
     struct bench_options options;
@@ -275,6 +293,20 @@ START_TEST(test_options_refuse_what_makes_no_sense)
         "--local --connections 2",
         "--local -f clustername.lua",
         "--local --set workers",
+        "--local --services 0",
+        "--local --services 10001",
+        "--local send --services 2",
+        "--services 2 call 127.0.0.1:1 s m",
+        "--local --peers 65",
+        "--local --peers 2 --services 2",
+        "--local --peers 2 --beside 1k",
+        "--local send --peers 2",
+        "--local=one --peers 2",
+        "--peers 2 call 127.0.0.1:1 s m",
+        "--local --beside 0",
+        "--local --beside 1..2",
+        "--local=one --beside 1k",
+        "--beside 1k call 127.0.0.1:1 s m",
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct bench_options options;
@@ -309,6 +341,7 @@ int main(void)
     tcase_add_test(tcase, test_options_with_a_count_run_until_it_is_reached);
     tcase_add_test(tcase, test_options_of_an_open_loop_allow_many_in_flight);
     tcase_add_test(tcase, test_options_take_local_with_and_without_what_it_measures);
+    tcase_add_test(tcase, test_options_spread_the_load_of_local);
     tcase_add_test(tcase, test_options_take_a_node_name_only_with_a_node_list);
     tcase_add_test(tcase, test_options_refuse_what_makes_no_sense);
     tcase_add_test(tcase, test_options_that_only_tell_something_end_the_program_well);

@@ -15,7 +15,7 @@ import unittest
 
 import wire
 from evptnode import (PATIENCE, NodeCase, environment, fresh_address, processes_of_session, program,
-                      read_file, wait_until, write_file)
+                      read_file, sanitized, wait_until, write_file)
 
 # A service that counts what it gets.
 COUNTING = """
@@ -561,6 +561,81 @@ class LocalTest(BenchCase):
         report = self.measured("--local=one", "-d", "300ms", "-w", "100ms", "-c", "2")
         self.assertAlmostEqual(report["result"]["seconds"], 0.3, delta=0.05)
         self.assertGreater(report["result"]["ok"], 100)
+
+    def start_watched(self, *args):
+        """A run without end whose nodes have consoles."""
+        return self.start_bench("--local", "-d", "60", "-w", "0", "--json", "report.json", "--set",
+                                "admin=%s/%%s.sock" % self.dir, *args)
+
+    def watch(self, node, verb):
+        """What the console of a node says; nothing while there is none."""
+        done = subprocess.run([program("evpt-ctl"), "-s", self.path(node + ".sock"), "--json", verb],
+                              capture_output=True, text=True, env=environment(), check=False)
+        return json.loads(done.stdout) if done.returncode == 0 else []
+
+    def messages(self, node="bench_b"):
+        return {entry["name"]: entry["messages"] for entry in self.watch(node, "services")
+                if entry["name"].startswith("bench_echo")}
+
+    def end_watched(self, process):
+        process.send_signal(signal.SIGINT)
+        status, out, err = self.end_bench(process)
+        self.assertEqual((status, err), (0, ""))
+        return self.report(), out
+
+    def test_bench_calls_each_of_its_services_in_turn(self):
+        process = self.start_watched("--services", "5")
+
+        def all_called():
+            messages = self.messages()
+            return messages if messages and min(messages.values()) > 200 else None
+        messages = wait_until(all_called, "calls of each service")
+        self.assertEqual(set(messages), {"bench_echo_%d" % i for i in range(1, 6)})
+        self.assertLess(max(messages.values()) - min(messages.values()), 64 + 5)  # in flight
+        report, out = self.end_watched(process)
+        self.assertEqual(report["workload"]["services"], 5)
+        self.assertEqual(report["result"]["errors"], 0)
+        self.assertIn("to 5 services in turn", out)
+        self.assert_counts(self.measured("--local=one", "--services", "7", "-n", "700"), 700)
+
+    def test_bench_keeps_calls_in_flight_to_each_of_its_peers(self):
+        process = self.start_watched("--peers", "6", "-c", "12")
+
+        def all_connected():
+            nodes = [node for node in self.watch("bench_a", "nodes") if node["name"] != "bench_a"]
+            return nodes if nodes and all(n["status"] == "connected" for n in nodes) else None
+        nodes = wait_until(all_connected, "a connection to each peer")
+        self.assertEqual({node["name"] for node in nodes}, {"bench_b_%d" % i for i in range(1, 7)})
+        self.assertLessEqual(max(node["session2context"] for node in nodes), 2)
+        self.assertEqual(len({node["address"] for node in nodes}), 6)
+        report, out = self.end_watched(process)
+        self.assertEqual(report["workload"]["peers"], 6)
+        self.assertEqual(report["result"]["errors"], 0)
+        self.assertGreaterEqual(report["result"]["ok"], 12)
+        self.assertIsNone(report["result"]["cpu_bench_b_s"])
+        self.assertIn("to 6 peers", out)
+        self.assert_counts(self.measured("--local", "--peers", "3", "-n", "300", "-s", "100k"), 300)
+
+    def test_bench_makes_long_calls_beside(self):
+        process = self.start_watched("--beside", "300k", "-c", "1")
+        wait_until(lambda: self.messages().get("bench_echo_beside", 0) > 20 and
+                   self.messages()["bench_echo"] > 20, "both loads")
+        report, out = self.end_watched(process)
+        result = report["result"]
+        self.assertEqual((report["workload"]["beside"], result["errors"]), (300000, 0))
+        self.assertAlmostEqual(result["beside_bytes_per_second"] / 600000,
+                               result["beside_calls_per_second"], places=1)
+        self.assertGreater(result["beside_calls_per_second"] * result["seconds"], 15)
+        self.assertRegex(out, r"beside +[\d,]+ calls/s of 300 kB")
+        self.assertIsNone(self.measured("--local", "-n", "10")["result"]["beside_calls_per_second"])
+
+    def test_bench_tells_the_memory_of_its_nodes(self):
+        small = self.measured("--local", "-n", "100")["result"]
+        large = self.measured("--local", "-n", "100", "--services", "200")["result"]
+        grown = large["memory_bench_b_bytes"] - small["memory_bench_b_bytes"]
+        if not sanitized():     # 30 KiB each
+            self.assertTrue(199 * 10e3 < grown < 199 * 100e3, grown)
+        self.assertGreater(small["memory_bench_a_bytes"], 1e6)
 
     def test_bench_tells_what_its_nodes_did_not_like(self):
         self.assert_one_line(self.bench("--local", "--set", "nonsense=1"), 1, "nonsense")

@@ -12,7 +12,8 @@ local BURST = 16            -- of so many sends the last is a call: its answer s
 local PAYLOADS = 256        -- arguments of different sizes are made beforehand, so that their making is not measured ...
 local PAYLOAD_BYTES = 64e6  -- ... and are fewer where they would take more than this
 
-local node                  -- where the callee is
+local nodes, services       -- the callees
+local beside                -- bench_beside makes calls, too
 local what                  -- "call" or "send"
 local limit                 -- messages, or slots, that may be started
 local started, missed
@@ -51,6 +52,18 @@ local function bytes_of(n)
     return bytes
 end
 
+local function names(base, count)
+    local list = {}
+    for i = 1, count do
+        list[i] = base .. "_" .. i
+    end
+    return list
+end
+
+local function one_of(list, number)
+    return list[number % #list + 1]
+end
+
 local function left()
     active = active - 1
     if active == 0 and started >= limit and waiting then
@@ -60,11 +73,18 @@ end
 
 -- ---- closed loop: each caller starts its next call when the last one has ended ----
 
-local function caller()
+-- A caller stays with its node, so that as many are in flight to each all the time: what comes and goes together stays together,
+-- however many nodes there are. Services take turns.
+local function caller(number)
+    local node, service = one_of(nodes, number), services[1]
+    local many = #services > 1
     local since = clock(meter)
     while started < limit do
         started = started + 1
-        since = lap(meter, 1, since, try(node, SERVICE, METHOD, payloads[started % #payloads + 1]))
+        if many then
+            service = one_of(services, started)
+        end
+        since = lap(meter, 1, since, try(node, service, METHOD, payloads[started % #payloads + 1]))
     end
     left()
 end
@@ -72,7 +92,7 @@ end
 -- How many more messages the next call confirms: 1, or 0 where this one has failed already.
 local function send_one(number)
     local text = payloads[number % #payloads + 1]
-    local ok, failure = send(node, SERVICE, METHOD, text)
+    local ok, failure = send(nodes[1], SERVICE, METHOD, text)
     unanswered_bytes = unanswered_bytes + #text
     if ok then
         return 1
@@ -91,7 +111,7 @@ local function sender()
         for number = first, last - 1 do
             covers = covers + send_one(number)
         end
-        since = lap(meter, covers, since, try(node, SERVICE, METHOD, payloads[last % #payloads + 1]))
+        since = lap(meter, covers, since, try(nodes[1], SERVICE, METHOD, payloads[last % #payloads + 1]))
     end
     left()
 end
@@ -101,7 +121,8 @@ end
 local unconfirmed = 0
 
 local function slot_call(number, covers, intended)
-    lap(meter, covers, intended, try(node, SERVICE, METHOD, payloads[number % #payloads + 1]))
+    local node, service = one_of(nodes, number), one_of(services, number)
+    lap(meter, covers, intended, try(node, service, METHOD, payloads[number % #payloads + 1]))
     left()
 end
 
@@ -139,28 +160,42 @@ end
 -- ---- what evpt-bench asks for ----
 
 evpt.export {
-    -- The first call to the other node connects the two. -> code, text
-    reach = function(to)
-        local code, text = try(to, SERVICE, METHOD)
-        return code, code ~= 0 and tostring(text) or ""
+    -- The first call to a node connects the two. -> code, text
+    reach = function(plan)
+        nodes = plan.peers > 0 and names(plan.node, plan.peers) or { plan.node }
+        services = plan.services > 1 and names(SERVICE, plan.services) or { SERVICE }
+        for _, node in ipairs(nodes) do
+            local code, text = try(node, services[1], METHOD)
+            if code ~= 0 then
+                return code, tostring(text)
+            end
+        end
+        beside = plan.beside > 0
+        if beside then
+            evpt.call("bench_beside", "start", nodes[1], plan.beside)
+        end
+        return 0, ""
     end,
 
     -- One run. Returns when it is over: when it began and ended, what was started and missed,
-    -- and the bytes of arguments and results.
+    -- the bytes of arguments and results, and the calls of bench_beside in so many nanoseconds.
     run = function(plan)
-        node, what, limit, in_flight = plan.node, plan.what, plan.count, plan.in_flight
+        what, limit, in_flight = plan.what, plan.count, plan.in_flight
         if not payloads then
             payloads = make_payloads(plan.size_min, plan.size_max)
         end
         started, missed, unanswered_bytes, slots, unconfirmed, active = 0, 0, 0, 0, 0, 0
         slot_ns = plan.rate > 0 and 1e9 / plan.rate or nil
         begin_ns = plan.begin_ns
+        if beside then
+            evpt.send("bench_beside", "mark")
+        end
         if not is_open() then
             begin_ns = clock(meter)
             local callers = math.min(in_flight, limit)
             active = callers
-            for _ = 1, callers do
-                evpt.fork(what == "call" and caller or sender)
+            for i = 1, callers do
+                evpt.fork(what == "call" and caller or sender, i)
             end
         end
         waiting = coroutine.running()
@@ -168,8 +203,13 @@ evpt.export {
             evpt.wait()
         until active == 0
         waiting = nil
+        local now = clock(meter)
+        local beside_calls, beside_ns = 0, 0
+        if beside then
+            beside_calls, beside_ns = evpt.call("bench_beside", "since_mark")
+        end
         local bytes = bytes_of(started - missed) -- where sizes differ: those of as many messages
-        return begin_ns, clock(meter), started - missed, missed, bytes, bytes - unanswered_bytes
+        return begin_ns, now, started - missed, missed, bytes, bytes - unanswered_bytes, beside_calls, beside_ns
     end,
 
     -- Open loop: the first `n` slots are due.

@@ -13,6 +13,8 @@
 #include <string.h>
 
 #define START_NS (10 * EVPT_NS_PER_S) /* for the nodes to be up: they take a hundredth of that */
+#define START_MORE_NS                                                                              \
+    (2 * EVPT_NS_PER_MS) /* for each service and peer: they take a tenth of that */
 #define ATTEMPT_NS (2 * EVPT_NS_PER_MS)
 #define LEAD_NS (2 * EVPT_NS_PER_MS) /* an open loop begins when the driver knows about it */
 #define CHECK_NS (200 * EVPT_NS_PER_MS)
@@ -31,6 +33,7 @@ struct driver {
     const struct bench_options *options;
     struct evpt_loop *loop;
     struct bench_local local;
+    struct bench_peers *peers; /* NULL: there is a second node */
     struct evpt_session_config config;
     struct evpt_tcp_client tcp;
     struct evpt_session *session; /* to the node that has the driver */
@@ -108,18 +111,33 @@ static void write_text(struct evpt_writer *writer, const char *text)
     evpt_write_str(writer, text, strlen(text));
 }
 
-static const char *callee(const struct driver *driver)
+struct number {
+    const char *key;
+    uint64_t value;
+};
+
+static void write_numbers(struct evpt_writer *writer, const struct number *numbers, unsigned count)
 {
-    return driver->local.nodes[driver->local.count - 1].name;
+    for (unsigned i = 0; i < count; i++) {
+        write_text(writer, numbers[i].key);
+        evpt_write_int(writer, (int64_t)numbers[i].value);
+    }
 }
 
 static void ask_reach(struct driver *driver)
 {
+    const struct bench_options *options = driver->options;
     uint8_t arguments[ARGUMENTS_MAX];
     struct evpt_writer writer;
+    const struct number numbers[] = {
+        {"services", options->services}, {"peers", options->peers}, {"beside", options->beside}};
+    enum { NUMBERS = sizeof(numbers) / sizeof(numbers[0]) };
     evpt_writer_init(&writer, arguments, sizeof(arguments));
     evpt_write_array(&writer, 1);
-    write_text(&writer, callee(driver));
+    evpt_write_map(&writer, NUMBERS + 1);
+    write_numbers(&writer, numbers, NUMBERS);
+    write_text(&writer, "node");
+    write_text(&writer, options->where == BENCH_LOCAL_ONE ? "bench_a" : "bench_b");
     ask(driver, REACH, &writer, arguments);
 }
 
@@ -128,10 +146,7 @@ static void ask_run(struct driver *driver)
     const struct bench_options *options = driver->options;
     uint8_t arguments[ARGUMENTS_MAX];
     struct evpt_writer writer;
-    const struct {
-        const char *key;
-        uint64_t value;
-    } numbers[] = {
+    const struct number numbers[] = {
         /* a limit that is never reached, and that Lua still calculates with */
         {"count", driver->count < INT64_MAX / 2 ? driver->count : INT64_MAX / 2},
         {"in_flight", options->in_flight},
@@ -142,15 +157,10 @@ static void ask_run(struct driver *driver)
     enum { NUMBERS = sizeof(numbers) / sizeof(numbers[0]) };
     evpt_writer_init(&writer, arguments, sizeof(arguments));
     evpt_write_array(&writer, 1);
-    evpt_write_map(&writer, NUMBERS + 3);
-    for (unsigned i = 0; i < NUMBERS; i++) {
-        write_text(&writer, numbers[i].key);
-        evpt_write_int(&writer, (int64_t)numbers[i].value);
-    }
+    evpt_write_map(&writer, NUMBERS + 2);
+    write_numbers(&writer, numbers, NUMBERS);
     write_text(&writer, "rate");
     evpt_write_float(&writer, options->rate);
-    write_text(&writer, "node");
-    write_text(&writer, callee(driver));
     write_text(&writer, "what");
     write_text(&writer, options->what == BENCH_SEND ? "send" : "call");
     ask(driver, RUN, &writer, arguments);
@@ -302,6 +312,10 @@ static int on_run_over(struct driver *driver, struct evpt_reader *reader)
         error = read_count(reader, &run->bytes_out);
     if (!error)
         error = read_count(reader, &run->bytes_in);
+    if (!error)
+        error = read_count(reader, &run->beside_calls);
+    if (!error)
+        error = read_count(reader, &run->beside_ns);
     if (error)
         return error;
     if (!run->window_end_ns)
@@ -430,16 +444,26 @@ static int prepare(struct bench_engine *engine)
 {
     struct driver *driver = driver_of(engine);
     struct bench_local *local = &driver->local;
-    if (bench_local_start(local, driver->options) != 0)
+    if (driver->options->peers) {
+        int error = bench_peers_new(&driver->peers, driver->loop, driver->options);
+        if (error) {
+            bench_complain("--peers: %s", evpt_strerror(error));
+            return -1;
+        }
+    }
+    if (bench_local_start(local, driver->options, driver->peers) != 0)
         return -1;
-    uint64_t deadline_ns = evpt_loop_update_now(driver->loop) + START_NS;
+    uint64_t more = driver->options->services + driver->options->peers;
+    uint64_t limit_ns = START_NS + more * START_MORE_NS;
+    uint64_t deadline_ns = evpt_loop_update_now(driver->loop) + limit_ns;
     try_connect(driver);
     while (!driver->reached && !engine->run.failed && !engine->context->interrupts) {
         (void)evpt_loop_turn(driver->loop, evpt_sys_now_ns() + 10 * EVPT_NS_PER_MS);
         if (!bench_local_check(local))
             return -1;
         if (evpt_sys_now_ns() > deadline_ns) {
-            bench_complain("--local: the nodes were not up after 10 s");
+            bench_complain("--local: the nodes were not up after %d s",
+                           (int)(limit_ns / EVPT_NS_PER_S));
             return -1;
         }
     }
@@ -530,6 +554,7 @@ static void close_driver(struct bench_engine *engine)
     evpt_timer_stop(evpt_loop_wheel(driver->loop), &driver->attempt);
     evpt_tcp_client_fini(&driver->tcp);
     bench_local_stop(&driver->local);
+    bench_peers_free(driver->peers);
     evpt_sys_free(driver->taken);
     evpt_sys_free(engine->recent);
     evpt_sys_free(driver);

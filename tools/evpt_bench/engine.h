@@ -36,6 +36,7 @@ struct bench_run {
     uint64_t late_answers;  /* came after their call had timed out */
     uint64_t reconnects;
     uint64_t bytes_out, bytes_in;
+    uint64_t beside_calls, beside_ns; /* --beside: calls that ended, in that time */
     bool over;
     bool failed; /* it could not go on: `failure` says why */
     char failure[256];

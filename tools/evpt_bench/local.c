@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -90,14 +91,32 @@ static void print_templates(FILE *out, const char *key, const char *own, const c
     fprintf(out, "/%s/?.%s\"\n", BENCH_LIB_FROM_BIN, suffix);
 }
 
-static void print_config(FILE *out, const struct bench_options *options, const char *own,
-                         const char *services)
+static void print_services(FILE *out, const struct bench_options *options,
+                           const struct bench_node *node)
 {
-    uint64_t message_max = options->size_max + 4096; /* the rest of a request is far less */
+    fputs("services = {\n", out);
+    if (node->echoes && options->services == 1)
+        fputs("\"bench_echo\",\n", out);
+    for (uint64_t i = 1; node->echoes && options->services > 1 && i <= options->services; i++)
+        fprintf(out, "{ \"bench_echo\", name = \"bench_echo_%" PRIu64 "\" },\n", i);
+    if (node->echoes && options->beside)
+        fputs("{ \"bench_echo\", name = \"bench_echo_beside\" },\n", out);
+    if (node->drives && options->beside)
+        fputs("\"bench_beside\",\n", out);
+    if (node->drives)
+        fputs("\"bench_driver\",\n", out);
+    fputs("}\n", out);
+}
+
+static void print_config(FILE *out, const struct bench_options *options, const char *own,
+                         const struct bench_node *node)
+{
+    uint64_t size_max = options->size_max > options->beside ? options->size_max : options->beside;
+    uint64_t message_max = size_max + 4096; /* the rest of a request is far less */
     fprintf(out, "clustername = \"%s\"\n", list_file);
     print_templates(out, "path", own, "lua");
     print_templates(out, "cpath", own, "so");
-    fprintf(out, "services = { %s }\n", services);
+    print_services(out, options, node);
     fputs("admin = false\nlog = { level = \"warn\" }\n", out);
     fprintf(out, "cluster = { call_timeout_ms = %llu",
             (unsigned long long)(options->timeout_ns / EVPT_NS_PER_MS));
@@ -115,21 +134,26 @@ static int write_config(const struct bench_local *local, const struct bench_opti
     FILE *out = open_memstream(&text, &size);
     if (!out)
         return -ENOMEM;
-    print_config(out, options, own, node->services);
+    print_config(out, options, own, node);
     int error = fclose(out) == 0 ? write_file(local, node->name, ".lua", text) : -ENOMEM;
     free(text); /* open_memstream's */
     return error;
 }
 
-static int write_list(const struct bench_local *local)
+static int write_list(const struct bench_local *local, const struct bench_peers *peers)
 {
-    char text[BENCH_LOCAL_MAX * (EVPT_ADDR_TEXT_SIZE + 32)] = "", addr[EVPT_ADDR_TEXT_SIZE];
-    size_t used = 0;
+    char *text = NULL, addr[EVPT_ADDR_TEXT_SIZE];
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    if (!out)
+        return -ENOMEM;
     for (unsigned i = 0; i < local->count; i++)
-        used += (size_t)snprintf(text + used, sizeof(text) - used, "%s = \"%s\"\n",
-                                 local->nodes[i].name,
-                                 evpt_addr_format(&local->nodes[i].addr, addr, sizeof(addr)));
-    return write_file(local, list_file, "", text);
+        fprintf(out, "%s = \"%s\"\n", local->nodes[i].name,
+                evpt_addr_format(&local->nodes[i].addr, addr, sizeof(addr)));
+    bench_peers_print_list(peers, out);
+    int error = fclose(out) == 0 ? write_file(local, list_file, "", text) : -ENOMEM;
+    free(text); /* open_memstream's */
+    return error;
 }
 
 static int make_folder(struct bench_local *local)
@@ -214,22 +238,21 @@ static int spawn(const struct bench_local *local, const struct bench_options *op
     return 0;
 }
 
-int bench_local_start(struct bench_local *local, const struct bench_options *options)
+int bench_local_start(struct bench_local *local, const struct bench_options *options,
+                      const struct bench_peers *peers)
 {
-    static const struct bench_node driver = {"bench_a", "\"bench_driver\"", {0}, -1, 0};
-    static const struct bench_node echo = {"bench_b", "\"bench_echo\"", {0}, -1, 0};
-    static const struct bench_node both = {
-        "bench_a", "\"bench_echo\", \"bench_driver\"", {0}, -1, 0};
-    char own[PATH_MAX];
     bool one = options->where == BENCH_LOCAL_ONE;
-    *local = (struct bench_local){.count = one ? 1 : 2, .nodes = {one ? both : driver, echo}};
+    struct bench_node driver = {.name = "bench_a", .drives = true, .echoes = one, .port_fd = -1};
+    struct bench_node echo = {.name = "bench_b", .echoes = true, .port_fd = -1};
+    char own[PATH_MAX];
+    *local = (struct bench_local){.count = one || peers ? 1 : 2, .nodes = {driver, echo}};
     int error = find_own_folder(own, sizeof(own));
     if (!error)
         error = make_folder(local);
     for (unsigned i = 0; !error && i < local->count; i++)
         error = hold_port(&local->nodes[i]);
     if (!error)
-        error = write_list(local);
+        error = write_list(local, peers);
     for (unsigned i = 0; !error && i < local->count; i++)
         error = write_config(local, options, own, &local->nodes[i]);
     for (unsigned i = 0; !error && i < local->count; i++)

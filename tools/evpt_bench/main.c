@@ -100,6 +100,8 @@ static void read_cpus(struct bench *bench)
 static void subtract_cpus(struct bench *bench)
 {
     for (unsigned i = 0; i < bench->cpu_count; i++) {
+        if (bench->cpus[i].pid) /* our own is of no interest */
+            bench->cpus[i].memory_max = bench_memory_max(bench->cpus[i].pid);
         uint64_t now_ns = bench_cpu_ns(bench->cpus[i].pid);
         bench->cpus[i].ns = now_ns > bench->cpus[i].ns ? now_ns - bench->cpus[i].ns : 0;
     }

@@ -13,6 +13,8 @@
 #define IN_FLIGHT_CLOSED 64
 #define IN_FLIGHT_OPEN 10000
 #define CONNECTIONS_MAX 10000
+#define SERVICES_MAX 10000 /* of 30 KiB each */
+#define PEERS_MAX 10000    /* a connection each */
 #define SIZE_MAX_BYTES (UINT64_C(1) << 30)
 #define MEMORY_MAX (UINT64_C(4) << 30) /* of arguments that may be in flight together */
 #define RATE_MAX 1e7
@@ -38,8 +40,16 @@ static const char usage[] =
     "  -s, --size BYTES        of the argument: 64 (default), or a range: 16..4Ki\n"
     "      --timeout TIME      deadline of each call and of connecting (default 5s)\n"
     "  -f, --nodes FILE        node list (clustername.lua) that TARGET is looked up in\n"
-    "      --set KEY=VALUE     configuration of the nodes that --local starts, as evpt --set\n"
     "      --pin CPULIST       bind everything that is started here to these processors: 0, 0-3\n"
+    "\n"
+    "load of --local\n"
+    "      --services N        the calls go to each of N services in turn (default 1)\n"
+    "      --peers N           no second node but N peers inside evpt-bench, and the calls are\n"
+    "                          spread over them: what many peers cost a node\n"
+    "      --beside BYTES      meanwhile another service of the calling node keeps 4 calls of "
+    "that\n"
+    "                          size in flight, to another one of the other node\n"
+    "      --set KEY=VALUE     configuration of the nodes, as evpt --set\n"
     "\n"
     "report\n"
     "      --json FILE         everything; - is stdout\n"
@@ -58,6 +68,9 @@ enum {
     OPT_CONNECTIONS = 256,
     OPT_TIMEOUT,
     OPT_LOCAL,
+    OPT_SERVICES,
+    OPT_PEERS,
+    OPT_BESIDE,
     OPT_SET,
     OPT_PIN,
     OPT_JSON,
@@ -79,6 +92,9 @@ static const struct option long_options[] = {
     {"timeout", required_argument, NULL, OPT_TIMEOUT},
     {"nodes", required_argument, NULL, 'f'},
     {"local", optional_argument, NULL, OPT_LOCAL},
+    {"services", required_argument, NULL, OPT_SERVICES},
+    {"peers", required_argument, NULL, OPT_PEERS},
+    {"beside", required_argument, NULL, OPT_BESIDE},
     {"set", required_argument, NULL, OPT_SET},
     {"pin", required_argument, NULL, OPT_PIN},
     {"json", required_argument, NULL, OPT_JSON},
@@ -144,6 +160,12 @@ static int set_option(struct bench_options *options, int option, const char *tex
     case OPT_CONNECTIONS:
         return expect(parse_count_between(text, 1, CONNECTIONS_MAX, &options->connections),
                       "--connections", "1 to 10k connections", text);
+    case OPT_SERVICES:
+        return expect(parse_count_between(text, 1, SERVICES_MAX, &options->services), "--services",
+                      "1 to 10k services", text);
+    case OPT_PEERS:
+        return expect(parse_count_between(text, 1, PEERS_MAX, &options->peers), "--peers",
+                      "1 to 10k peers", text);
     case 'r':
         return expect(bench_parse_rate(text, &options->rate) && options->rate <= RATE_MAX, "-r",
                       "calls per second, more than 0, at most 10M", text);
@@ -160,6 +182,10 @@ static int set_option(struct bench_options *options, int option, const char *tex
         return expect(bench_parse_sizes(text, &options->size_min, &options->size_max) &&
                           options->size_max <= SIZE_MAX_BYTES,
                       "-s", "bytes like 64, 4Ki or 16..4Ki, at most 1Gi", text);
+    case OPT_BESIDE:
+        return expect(bench_parse_size(text, &options->beside) && options->beside > 0 &&
+                          options->beside <= SIZE_MAX_BYTES,
+                      "--beside", "bytes like 1MiB, at most 1Gi", text);
     case OPT_TIMEOUT:
         return expect(
             parse_time_between(text, EVPT_NS_PER_MS, TIMEOUT_MAX_NS, &options->timeout_ns),
@@ -240,26 +266,45 @@ static int set_arguments(struct bench_options *options, int count, char **argume
     return -1;
 }
 
-/* What was not said, and what does not go together. */
-static int complete(struct bench_options *options)
+/* What is for --local, or not for it, and what excludes each other there. -1 or the exit status. */
+static int check_local(const struct bench_options *options)
 {
     bool local = options->where != BENCH_TARGET;
-    if (!options->in_flight)
-        options->in_flight = options->rate > 0 ? IN_FLIGHT_OPEN : IN_FLIGHT_CLOSED;
-    if (!options->duration_ns)
-        options->duration_ns = options->count == UINT64_MAX ? 10 * EVPT_NS_PER_S : UINT64_MAX;
-    if (options->warmup_ns == UINT64_MAX)
-        options->warmup_ns = options->count == UINT64_MAX ? EVPT_NS_PER_S : 0;
     if (local && options->connections)
         return usage_error("--connections: nodes have one connection to each other");
     if (local && options->nodes)
         return usage_error("-f: --local makes its own node list");
     if (!local && options->set_count)
         return usage_error("--set: is for the nodes that --local starts");
+    if (!local && (options->services > 1 || options->peers || options->beside))
+        return usage_error("--services, --peers, --beside: are for --local");
+    if (options->where == BENCH_LOCAL_ONE && (options->peers || options->beside))
+        return usage_error("--peers, --beside: are for --local between nodes");
+    if (options->peers && (options->services > 1 || options->beside))
+        return usage_error("--peers: they have no services and nothing beside");
+    if (options->what == BENCH_SEND && (options->services > 1 || options->peers))
+        return usage_error("--services, --peers: are for calls");
+    return -1;
+}
+
+/* What was not said, and what does not go together. */
+static int complete(struct bench_options *options)
+{
+    int status = check_local(options);
+    if (status >= 0)
+        return status;
+    if (!options->in_flight)
+        options->in_flight = options->rate > 0 ? IN_FLIGHT_OPEN : IN_FLIGHT_CLOSED;
+    if (!options->duration_ns)
+        options->duration_ns = options->count == UINT64_MAX ? 10 * EVPT_NS_PER_S : UINT64_MAX;
+    if (options->warmup_ns == UINT64_MAX)
+        options->warmup_ns = options->count == UINT64_MAX ? EVPT_NS_PER_S : 0;
     if (!options->connections)
         options->connections = 1;
     if (options->connections > options->in_flight)
         return usage_error("--connections: expected at most as many as calls in flight (-c)");
+    if (options->peers > options->in_flight)
+        return usage_error("--peers: expected at most as many as calls in flight (-c)");
     /* In an open loop as many are in flight as the target is slow; the limit is not the plan. */
     if (options->rate == 0 && options->in_flight * options->size_max > MEMORY_MAX)
         return usage_error("-c, -s: expected at most 4 GiB of arguments in flight");
@@ -273,6 +318,7 @@ int bench_options_parse(struct bench_options *ret_options, int argc, char **argv
         .warmup_ns = UINT64_MAX,
         .size_min = 64,
         .size_max = 64,
+        .services = 1,
         .timeout_ns = 5 * EVPT_NS_PER_S,
         .sets = evpt_sys_zalloc((size_t)argc * sizeof(const char *)),
     };

@@ -32,6 +32,9 @@ struct bench_options {
     uint64_t warmup_ns;
     uint64_t size_min, size_max;
     uint64_t timeout_ns;
+    uint64_t services; /* --local: the calls go to each of so many in turn */
+    uint64_t peers;    /* --local: instead of the second node; 0: there is one */
+    uint64_t beside; /* --local: bytes of the calls that another service makes meanwhile; 0: none */
     const char **sets; /* KEY=VALUE for the nodes of --local */
     size_t set_count;
     const char *pin; /* as given; NULL: not pinned */

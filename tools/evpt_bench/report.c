@@ -57,6 +57,30 @@ static double cpu_seconds(const struct bench_report *report, const char *name)
     return NAN;
 }
 
+/* The most that it had resident. */
+static double memory_max(const struct bench_report *report, const char *name)
+{
+    for (unsigned i = 0; i < report->cpu_count; i++) {
+        if (strcmp(report->cpus[i].name, name) == 0 && report->cpus[i].memory_max)
+            return (double)report->cpus[i].memory_max;
+    }
+    return NAN;
+}
+
+/* Of the calls that --beside has made. */
+static double beside_rate(const struct bench_report *report)
+{
+    const struct bench_run *run = report->run;
+    return run->beside_ns ? (double)run->beside_calls * EVPT_NS_PER_S / (double)run->beside_ns
+                          : NAN;
+}
+
+/* Arguments and results. */
+static double beside_bytes(const struct bench_report *report)
+{
+    return 2 * (double)report->options->beside * beside_rate(report);
+}
+
 /* Of everybody who took part and whom we can see. */
 static double cpu_ns_per_call(const struct bench_report *report)
 {
@@ -111,6 +135,14 @@ unsigned bench_report_figures(const struct bench_report *report,
          false},
         {"cpu_bench_b_s", cpu_seconds(report, "bench_b"), BENCH_SECONDS, BENCH_LESS_IS_BETTER,
          false},
+        {"memory_target_bytes", memory_max(report, "target"), BENCH_PLAIN, BENCH_LESS_IS_BETTER,
+         false},
+        {"memory_bench_a_bytes", memory_max(report, "bench_a"), BENCH_PLAIN, BENCH_LESS_IS_BETTER,
+         false},
+        {"memory_bench_b_bytes", memory_max(report, "bench_b"), BENCH_PLAIN, BENCH_LESS_IS_BETTER,
+         false},
+        {"beside_calls_per_second", beside_rate(report), BENCH_PLAIN, BENCH_MORE_IS_BETTER, false},
+        {"beside_bytes_per_second", beside_bytes(report), BENCH_PLAIN, BENCH_MORE_IS_BETTER, false},
     };
     enum { COUNT = sizeof(all) / sizeof(all[0]) };
     _Static_assert(COUNT <= BENCH_FIGURES_MAX, "more figures than there is room for");
@@ -152,7 +184,7 @@ unsigned bench_report_warnings(const struct bench_report *report,
 {
     struct warnings warnings = {.texts = texts};
     char text[BENCH_SHORT_SIZE];
-    bool from_here = report->options->where == BENCH_TARGET;
+    bool from_here = report->options->where == BENCH_TARGET || report->options->peers;
     if (report->warmup_only)
         warn(&warnings, "interrupted during the warm-up: these are its figures");
     if (strncmp(report->environment->build, "release", 7) != 0)
@@ -241,9 +273,11 @@ static void print_workload(FILE *out, const struct bench_report *report)
         fprintf(out, "%s %s.%s at %s", options->what == BENCH_SEND ? "send" : "call",
                 options->service, options->method, options->target);
     else
-        fprintf(out, "%s from service to service %s", options->what == BENCH_SEND ? "send" : "call",
-                options->where == BENCH_LOCAL_TWO ? "between two nodes on loopback"
-                                                  : "inside one node");
+        fprintf(out, "%s from %s", options->what == BENCH_SEND ? "send" : "call",
+                options->peers ? "a service to peers on loopback"
+                : options->where == BENCH_LOCAL_TWO
+                    ? "service to service between two nodes on loopback"
+                    : "service to service inside one node");
     if (options->size_min == options->size_max)
         fprintf(out, ", %s\n", bench_format_bytes(text, (double)options->size_max));
     else
@@ -258,6 +292,12 @@ static void print_workload(FILE *out, const struct bench_report *report)
     if (options->where == BENCH_TARGET)
         fprintf(out, " on %" PRIu64 " connection%s", options->connections,
                 options->connections == 1 ? "" : "s");
+    if (options->services > 1)
+        fprintf(out, ", to %s services in turn",
+                bench_format_count(text, (double)options->services));
+    if (options->peers)
+        fprintf(out, ", to %s peer%s", bench_format_count(text, (double)options->peers),
+                options->peers == 1 ? "" : "s");
     fputs(options->rate > 0 ? "; latency counts from the intended start\n" : "\n", out);
 }
 
@@ -313,6 +353,22 @@ static void print_cpu(FILE *out, const struct bench_report *report)
     fputc('\n', out);
 }
 
+static void print_memory(FILE *out, const struct bench_report *report)
+{
+    char text[BENCH_SHORT_SIZE];
+    const char *separator = "  memory    ";
+    for (unsigned i = 0; i < report->cpu_count; i++) {
+        const struct bench_cpu *cpu = &report->cpus[i];
+        if (!cpu->memory_max)
+            continue;
+        fprintf(out, "%s%s %s", separator, cpu->name,
+                bench_format_bytes(text, (double)cpu->memory_max));
+        separator = ", ";
+    }
+    if (separator[0] == ',')
+        fputs(" at most\n", out);
+}
+
 void bench_report_text(FILE *out, const struct bench_report *report)
 {
     const struct bench_environment *environment = report->environment;
@@ -328,7 +384,13 @@ void bench_report_text(FILE *out, const struct bench_report *report)
             bench_format_bytes(text, (double)report->run->bytes_out * per_second));
     fprintf(out, ", in %s/s\n",
             bench_format_bytes(text, (double)report->run->bytes_in * per_second));
+    if (report->run->beside_ns) {
+        fprintf(out, "  %-9s %s calls/s", "beside", bench_format_count(text, beside_rate(report)));
+        fprintf(out, " of %s", bench_format_bytes(text, (double)report->options->beside));
+        fprintf(out, ", to and fro %s/s\n", bench_format_bytes(text, beside_bytes(report)));
+    }
     print_cpu(out, report);
+    print_memory(out, report);
     fprintf(out, "  %-9s %s, %s, %d CPU%s%s%s\n", "machine", environment->kernel, environment->cpu,
             environment->cpu_count, environment->cpu_count == 1 ? "" : "s",
             report->options->pin ? ", pinned to " : "",

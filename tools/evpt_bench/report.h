@@ -15,7 +15,8 @@
 struct bench_cpu {
     const char *name;
     pid_t pid;
-    uint64_t ns; /* during the run */
+    uint64_t ns;         /* during the run */
+    uint64_t memory_max; /* bytes, of its whole life; 0: not known */
 };
 #define BENCH_CPU_MAX (1 + BENCH_PEERS_MAX) /* evpt-bench itself, then its peers */
 

@@ -21,7 +21,7 @@ struct field {
     const char *text; /* NULL: a number */
     double number;
 };
-#define FIELDS_MAX 16
+#define FIELDS_MAX 20
 
 static const char *where_name(const struct bench_options *options)
 {
@@ -41,6 +41,9 @@ static unsigned workload(const struct bench_options *options, struct field field
         {"method", options->method ? options->method : "echo", 0},
         {"in_flight", NULL, (double)options->in_flight},
         {"connections", NULL, (double)options->connections},
+        {"services", NULL, (double)options->services},
+        {"peers", NULL, options->peers ? (double)options->peers : NAN},
+        {"beside", NULL, options->beside ? (double)options->beside : NAN},
         {"rate", NULL, options->rate > 0 ? options->rate : NAN},
         {"size_min", NULL, (double)options->size_min},
         {"size_max", NULL, (double)options->size_max},

@@ -113,6 +113,19 @@ uint64_t bench_cpu_ns(pid_t pid)
     return (uint64_t)time.tv_sec * EVPT_NS_PER_S + (uint64_t)time.tv_nsec;
 }
 
+uint64_t bench_memory_max(pid_t pid)
+{
+    char path[64], line[256];
+    unsigned long kib = 0;
+    snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+    FILE *file = fopen(path, "re");
+    while (file && !kib && fgets(line, sizeof(line), file))
+        (void)sscanf(line, "VmHWM: %lu kB", &kib); /* another line leaves it at 0 */
+    if (file)
+        fclose(file);
+    return (uint64_t)kib * 1024;
+}
+
 void bench_exact_timers(void)
 {
     (void)prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); /* where that is refused, the lag shows it */

@@ -25,6 +25,10 @@ char *bench_quote_command(int argc, char **argv);
 /* Processor time that a process and all its threads have used so far; 0: own; 0 ns where it is gone
  * or not ours to see. */
 uint64_t bench_cpu_ns(pid_t pid);
+/* The most memory that a process ever had resident, in bytes; 0 where it is gone or not ours to
+ * see.
+ */
+uint64_t bench_memory_max(pid_t pid);
 /* Which process listens on an address of this machine; 0: none that we may see. */
 pid_t bench_owner_of(const struct evpt_addr *addr);
 
