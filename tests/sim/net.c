@@ -403,10 +403,22 @@ int evpt_sys_accept(int fd, struct evpt_addr *ret_peer)
     return connection;
 }
 
+/* Nobody will read it. The other end, which may have waited for the window to open, writes again
+ * and finds out: its kernel would have asked. */
+static void drop_inbox(struct connection *c, int side)
+{
+    struct half *in = &c->to[side];
+    free_segments(in->inbox);
+    in->inbox = in->inbox_last = NULL;
+    in->inbox_bytes = 0;
+    mark(c->end[1 - side]);
+}
+
 void sim_listener_close(struct file *file, bool silent)
 {
     for (struct connection *c = file->waiting; c; c = c->next_waiting) {
         c->pending = false;
+        drop_inbox(c, 1);
         if (!silent)
             send_reset(c, 0);
     }
@@ -583,12 +595,9 @@ void sim_socket_close(struct file *file, bool silent)
 {
     struct connection *c = file->connection;
     int side = file->side;
-    struct half *in = &c->to[side];
+    bool unread = c->to[side].inbox_bytes > 0;
     c->end[side] = NULL;
-    bool unread = in->inbox_bytes > 0;
-    free_segments(in->inbox);
-    in->inbox = in->inbox_last = NULL;
-    in->inbox_bytes = 0;
+    drop_inbox(c, side);
     if (silent)
         lose_flight(&c->to[1 - side]);
     if (silent || c->reset[side])
