@@ -1,5 +1,4 @@
 #include "reactor/listener.h"
-#include <assert.h>
 #include <errno.h>
 
 static void on_backoff(struct evpt_timer *timer, void *user)
@@ -74,7 +73,8 @@ int evpt_listener_start(struct evpt_listener *listener, struct evpt_loop *loop,
                         const struct evpt_addr *addr, int backlog,
                         const struct evpt_listener_ops *ops, void *user)
 {
-    assert(!listener->loop);
+    if (listener->loop)
+        return -EALREADY;
     *listener = (struct evpt_listener){.ops = ops, .user = user};
     int fd = evpt_sys_listen(addr, backlog);
     if (fd < 0)

@@ -43,7 +43,8 @@ struct evpt_listener { /* caller's storage; zeroed: closed */
     uint64_t shed; /* connections refused */
 };
 
-/* `addr` is copied, `ops` is not. 0 or -errno (-EADDRINUSE ...). */
+/* `addr` is copied, `ops` is not. 0 or -errno (-EADDRINUSE ...; -EALREADY
+ * where it listens already, which goes on). */
 int evpt_listener_start(struct evpt_listener *listener, struct evpt_loop *loop,
                         const struct evpt_addr *addr, int backlog,
                         const struct evpt_listener_ops *ops, void *user);

@@ -116,6 +116,22 @@ START_TEST(test_occupied_address_leaves_the_listener_closed)
 }
 END_TEST
 
+/* As a second `listen` of control asks for. */
+START_TEST(test_started_listener_stays_as_it_is)
+{
+    static const struct evpt_listener_ops other = {.on_accept = NULL};
+    struct server server;
+    open_server(&server);
+    ck_assert_int_eq(
+        evpt_listener_start(server.listener, server.loop, &server.addr, 1024, &other, NULL),
+        -EALREADY);
+    connect_clients(&server, 1);
+    turn(&server);
+    ck_assert_int_eq(server.accepted, 1);
+    close_server(&server);
+}
+END_TEST
+
 START_TEST(test_stopped_listener_refuses_and_can_start_again)
 {
     struct server server;
@@ -256,7 +272,7 @@ START_TEST(test_error_of_one_connection_does_not_stop_the_next)
 END_TEST
 
 SUPPORT_MAIN("reactor/listener", test_accepts_what_connects, test_turn_accepts_a_bounded_number,
-             test_occupied_address_leaves_the_listener_closed,
+             test_occupied_address_leaves_the_listener_closed, test_started_listener_stays_as_it_is,
              test_stopped_listener_refuses_and_can_start_again,
              test_listener_can_be_stopped_in_on_accept, test_listener_can_be_freed_in_on_accept,
              test_without_descriptors_a_connection_is_refused_at_once,
