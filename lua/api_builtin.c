@@ -156,6 +156,14 @@ static int builtin_replace_node_list(lua_State *L)
     return 0;
 }
 
+/* count_reload(applied): of the node list, for metrics */
+static int builtin_count_reload(lua_State *L)
+{
+    struct evpt_node *node = evpt_vm_of(L)->node;
+    evpt_count_up(lua_toboolean(L, 1) ? &node->reloads : &node->reloads_refused, 1);
+    return 0;
+}
+
 static void push_service(struct evpt_service *service, uint32_t handle, void *user)
 {
     lua_State *L = user;
@@ -198,6 +206,7 @@ int evpt_open_builtin(lua_State *L)
         {"load_node_list", builtin_load_node_list},
         {"replace_node_list", builtin_replace_node_list},
         {"own_address", builtin_own_address},
+        {"count_reload", builtin_count_reload},
         {"services", builtin_services},
         {NULL, NULL},
     };

@@ -228,6 +228,15 @@ static void check_admin(struct config_load *load)
                       sizeof(addr.u.local.sun_path) - 1, load->config.admin);
 }
 
+static void read_metrics(struct config_load *load, lua_State *L, int index, const struct row *row)
+{
+    const char *text = evpt_load_text(L, index);
+    if (is_off(L, index))
+        load->config.metrics = (struct evpt_addr){0};
+    else if (!text || evpt_addr_parse(&load->config.metrics, text) != 0)
+        evpt_load_expected(&load->load, L, index, row->key, "\"ip:port\" or false");
+}
+
 /* ---- the table ---- */
 
 static void read_section(struct config_load *load, lua_State *L, int index, const struct row *row);
@@ -262,6 +271,7 @@ static const struct row rows[] = {
     {"log.level", read_level, FIELD(log.level), 0, 0, 0},
     {"lua_memory_max", read_limit, FIELD(lua_memory_max), 1 << 20, BYTES_MAX, 0},
     {"mailbox_max", read_integer, FIELD(mailbox_max), 1, COUNT_MAX, 1000000},
+    {"metrics", read_metrics, FIELD(metrics), 0, 0, 0},
     {"path", read_templates, FIELD(path), 0, 0, 0},
     {"services", read_services, FIELD(services), 0, 0, 0},
     {"stop_timeout_ms", read_integer, FIELD(stop_timeout_ms), 0, 3600000, 10000},

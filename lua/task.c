@@ -221,6 +221,8 @@ void evpt_task_resume(struct evpt_vm *vm, struct evpt_task *task, int values)
     vm->task = task;
     int status = lua_resume(task->co, vm->L, values, &results);
     vm->task = NULL;
+    if (status != LUA_YIELD && task->kind <= EVPT_TASK_DISPATCH)
+        evpt_service_handled(vm->service, task->began_ns);
     if (status == LUA_YIELD) {
         if (evpt_is_waiting(task->co))
             return;

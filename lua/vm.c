@@ -52,6 +52,9 @@ static bool make_state(struct evpt_vm *vm)
     if (!vm->L)
         return false;
     *(struct evpt_vm **)lua_getextraspace(vm->L) = vm; /* every coroutine gets a copy */
+    if (vm->node->config->metrics.size)
+        evpt_service_set_kind(vm->service,
+                              evpt_kinds_get(&vm->node->scheduler.kinds, vm->script));
     lua_pushcfunction(vm->L, set_up);
     if (lua_pcall(vm->L, 0, 0, 0) == LUA_OK)
         return true;
@@ -151,10 +154,13 @@ static bool begin_task(struct evpt_vm *vm, struct evpt_task *task,
     return true;
 }
 
-/* By the clock: the request before this one may have taken longer than the whole run should. */
-static bool is_too_late(const struct evpt_message *message)
+/* When a request begins; asked where that matters, for its deadline or for metrics. By the clock:
+ * the request before this one may have taken longer than the whole run should. */
+static uint64_t beginning(struct evpt_vm *vm, const struct evpt_message *message)
 {
-    return message->deadline_ns != EVPT_FOREVER && message->deadline_ns <= evpt_sys_now_ns();
+    return message->deadline_ns != EVPT_FOREVER || vm->node->config->metrics.size
+               ? evpt_service_read_clock(vm->service)
+               : evpt_service_now(vm->service);
 }
 
 /* As refuse_current: a timeout of which it is certain that nothing was executed. */
@@ -176,7 +182,8 @@ static void refuse_late(struct evpt_vm *vm)
 
 static void handle_request(struct evpt_vm *vm, struct evpt_message *message)
 {
-    if (is_too_late(message)) {
+    uint64_t now_ns = beginning(vm, message);
+    if (message->deadline_ns <= now_ns) {
         refuse_late(vm);
         return;
     }
@@ -200,6 +207,7 @@ static void handle_request(struct evpt_vm *vm, struct evpt_message *message)
         evpt_task_free(vm, task, true);
         return;
     }
+    task->began_ns = now_ns;
     task->source = message->source;
     task->session = message->kind == EVPT_MESSAGE_CALL ? message->session : 0;
     vm->current = NULL;
@@ -291,6 +299,8 @@ static void vm_run(struct evpt_service *service)
         recover(vm);
     }
     atomic_store_explicit(&vm->memory_shown, vm->memory.used, memory_order_relaxed);
+    atomic_store_explicit(&service->memory, vm->memory.used, memory_order_relaxed);
+    atomic_store_explicit(&service->tasks, vm->task_count, memory_order_relaxed);
 }
 
 static void vm_tick(struct evpt_service *service)

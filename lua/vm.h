@@ -52,11 +52,12 @@ struct evpt_task {
     struct evpt_list link;       /* in vm->spare, or in vm->running for those that have begun */
     struct evpt_list ready_link; /* in vm->ready */
     lua_State *co;
+    uint64_t began_ns;        /* requests: when */
     uint32_t number;          /* in EVPT_REF_TASKS */
     uint32_t source, session; /* who is to get the reply; session 0: nobody */
     int ready_values;         /* values on co's stack to resume with, while in vm->ready */
     uint8_t kind;
-    char method[31]; /* for logs; cut. With it the whole fills one of malloc's blocks: 88 bytes */
+    char method[39]; /* for logs; cut. With it the whole fills one of malloc's blocks: 104 bytes */
 };
 
 enum evpt_wait_kind {

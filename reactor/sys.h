@@ -31,6 +31,14 @@ int64_t evpt_sys_wall_ns(void);
 uint64_t evpt_sys_thread_cpu_ns(void);
 /* Processors that this process may run on, at least 1. */
 int evpt_sys_cpu_count(void);
+/* This process as the system sees it. What cannot be found out is 0. */
+struct evpt_sys_process {
+    uint64_t cpu_ns, resident_bytes, virtual_bytes;
+    uint64_t fds, fds_max; /* descriptors open; the soft limit */
+    int64_t started_ns;    /* wall clock */
+    uint64_t threads;
+};
+void evpt_sys_process(struct evpt_sys_process *ret_process);
 /* Fills `bytes` of buffer with random bytes; cannot fail. */
 void evpt_sys_random(void *buffer, size_t bytes);
 

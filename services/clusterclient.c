@@ -21,6 +21,7 @@ struct evpt_context {
     struct evpt_peer *peer;
     struct evpt_message *message; /* while cached */
     uint64_t position; /* where it ends in the stream; UINT64_MAX while that is not known */
+    uint64_t began_ns; /* the turn's time when it came in */
     uint32_t session;  /* on the wire; 0 while cached */
     uint32_t source;   /* the caller, and its own key for the call */
     uint32_t caller_session;
@@ -156,6 +157,7 @@ static struct evpt_context *new_context(struct evpt_clusterclient *client, struc
     *context = (struct evpt_context){.client = client,
                                      .peer = peer,
                                      .position = UINT64_MAX,
+                                     .began_ns = evpt_loop_now(client->loop),
                                      .source = message->source,
                                      .caller_session = message->session,
                                      .wants_reply = message->kind == EVPT_MESSAGE_CALL};
@@ -204,6 +206,21 @@ static void answer(struct evpt_clusterclient *client, uint32_t source, uint32_t 
                     session, reply);
 }
 
+static void count_outcome(struct evpt_peer *peer, int code)
+{
+    peer->meter.outcomes[code < EVPT_CODE_COUNT ? code : EVPT_CODE_COUNT]++;
+}
+
+/* The end of a call that had a context. By the turn's time: as a call begins and ends with an event
+ * of the loop, that is the time of the event, or little more. */
+static void count_call(struct evpt_clusterclient *client, const struct evpt_context *context,
+                       int code)
+{
+    struct evpt_peer *peer = context->peer;
+    count_outcome(peer, code);
+    evpt_histogram_add(&peer->meter.duration, evpt_loop_now(client->loop) - context->began_ns);
+}
+
 static_assert(sizeof(struct evpt_context) >= EVPT_REPLY_BLOCK_MIN,
               "it may become a reply: see fail");
 
@@ -217,6 +234,7 @@ static void fail(struct evpt_clusterclient *client, struct evpt_context *context
         atomic_fetch_add_explicit(&client->lost_sends, 1, memory_order_relaxed);
         return;
     }
+    count_call(client, context, code);
     uint32_t source = context->source, session = context->caller_session;
     evpt_timer_stop(evpt_loop_wheel(client->loop), &context->timer);
     evpt_message_free(context->message);
@@ -226,15 +244,17 @@ static void fail(struct evpt_clusterclient *client, struct evpt_context *context
     answer(client, source, session, reply);
 }
 
-/* Refuses a request that has no context yet. */
-static void refuse(struct evpt_clusterclient *client, struct evpt_message *message, int code,
-                   const char *text)
+/* Refuses a request that has no context yet. `peer`: NULL where the list does not name it. */
+static void refuse(struct evpt_clusterclient *client, struct evpt_peer *peer,
+                   struct evpt_message *message, int code, const char *text)
 {
     if (message->kind != EVPT_MESSAGE_CALL) {
         atomic_fetch_add_explicit(&client->lost_sends, 1, memory_order_relaxed);
         evpt_message_free(message);
         return;
     }
+    if (peer)
+        count_outcome(peer, code);
     uint32_t source = message->source, session = message->session;
     struct evpt_message *reply = evpt_reply_instead(message, code, text, strlen(text));
     evpt_reply_set_executed(reply, EVPT_EXECUTED_NO);
@@ -427,7 +447,7 @@ static void send_now(struct evpt_clusterclient *client, struct evpt_peer *peer,
     struct evpt_context *context = NULL;
     if (message->kind == EVPT_MESSAGE_CALL) {
         if (!reserve_cell(client) || !(context = new_context(client, peer, message))) {
-            refuse(client, message, EVPT_CODE_OVERLOADED, "out of memory");
+            refuse(client, peer, message, EVPT_CODE_OVERLOADED, "out of memory");
             return;
         }
         evpt_timer_start(evpt_loop_wheel(client->loop), &context->timer, message->deadline_ns,
@@ -441,7 +461,7 @@ static void cache(struct evpt_clusterclient *client, struct evpt_peer *peer,
 {
     struct evpt_context *context = new_context(client, peer, message);
     if (!context) {
-        refuse(client, message, EVPT_CODE_OVERLOADED, "out of memory");
+        refuse(client, peer, message, EVPT_CODE_OVERLOADED, "out of memory");
         return;
     }
     context->message = message;
@@ -469,7 +489,7 @@ static void send_cached(struct evpt_clusterclient *client, struct evpt_peer *pee
             /* its timer would say so at the end of this turn, but then it had been sent */
             free_context(client, context);
             atomic_fetch_add_explicit(&client->timeouts, 1, memory_order_relaxed);
-            refuse(client, message, EVPT_CODE_TIMEOUT,
+            refuse(client, peer, message, EVPT_CODE_TIMEOUT,
                    "the deadline passed before there was a connection");
         } else if (!reserve_cell(client)) {
             peer->cached_count++;
@@ -562,26 +582,26 @@ void evpt_clusterclient_request(struct evpt_clusterclient *client, struct evpt_m
     message->code = 0;
     const char *limit = peer ? over_limit(client, peer) : NULL;
     if (!peer || peer->status == EVPT_STATUS_DOWN) {
-        refuse(client, message, EVPT_CODE_UNKNOWN_NODE,
+        refuse(client, peer, message, EVPT_CODE_UNKNOWN_NODE,
                peer && peer->listed ? "the node list says that the node is down"
                                     : "not in the node list");
     } else if (client->stopping) {
-        refuse(client, message, EVPT_CODE_STOPPING, "this node is draining");
+        refuse(client, peer, message, EVPT_CODE_STOPPING, "this node is draining");
     } else if (limit) {
-        refuse(client, message, EVPT_CODE_OVERLOADED, limit);
+        refuse(client, peer, message, EVPT_CODE_OVERLOADED, limit);
     } else if (message->deadline_ns <= evpt_loop_now(client->loop)) {
-        refuse(client, message, EVPT_CODE_TIMEOUT, "the deadline passed before it was sent");
+        refuse(client, peer, message, EVPT_CODE_TIMEOUT, "the deadline passed before it was sent");
     } else if (peer->status == EVPT_STATUS_CONNECTED) {
         if (peer->going_away)
-            refuse(client, message, EVPT_CODE_STOPPING, "the node is draining");
+            refuse(client, peer, message, EVPT_CODE_STOPPING, "the node is draining");
         else
             send_now(client, peer, message);
     } else if (peer->status == EVPT_STATUS_DISCONNECT &&
                evpt_loop_now(client->loop) < peer->retry_at_ns) {
-        refuse(client, message, EVPT_CODE_CONNECT_FAILED,
+        refuse(client, peer, message, EVPT_CODE_CONNECT_FAILED,
                "the last attempt to connect failed just now");
     } else if (peer->status == EVPT_STATUS_DISCONNECT && !start_connect(client, peer)) {
-        refuse(client, message, EVPT_CODE_OVERLOADED, "out of memory");
+        refuse(client, peer, message, EVPT_CODE_OVERLOADED, "out of memory");
     } else {
         cache(client, peer, message);
     }
@@ -626,6 +646,7 @@ void evpt_clusterclient_on_connect(struct evpt_clusterclient *client, struct evp
     if (peer->failures == 0)
         evpt_logf(client->log, EVPT_LOG_WARN, "clusterclient", "%s", text);
     note_failure(client, peer);
+    peer->meter.connect_failures++;
     evpt_clusterclient_set_status(client, peer, EVPT_STATUS_DISCONNECT, text);
     evpt_clusterclient_fail_cached(client, peer, EVPT_CODE_CONNECT_FAILED, text);
 }
@@ -661,6 +682,7 @@ void evpt_clusterclient_on_reply(struct evpt_clusterclient *client, struct evpt_
     peer->failures = 0;
     peer->takes_over = false;
     detach(client, context);
+    count_call(client, context, message->code);
     answer(client, context->source, context->caller_session, message);
     free_context(client, context);
 }

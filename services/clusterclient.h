@@ -24,6 +24,8 @@
 #define EVPT_SERVICES_CLUSTERCLIENT_H
 
 #include "cluster/cluster_mgr.h"
+#include "reactor/histogram.h"
+#include "services/code.h"
 #include "services/config.h"
 #include "services/log.h"
 #include "services/node_list.h"
@@ -44,6 +46,13 @@ const char *evpt_connect_status_name(enum evpt_connect_status status);
 
 struct evpt_context;
 
+/* What has been counted of the calls to one node. */
+struct evpt_peer_meter {
+    struct evpt_histogram duration;         /* of calls that were not refused at once */
+    uint64_t outcomes[EVPT_CODE_COUNT + 1]; /* calls that have ended, by code; last: other codes */
+    uint64_t connect_failures;
+};
+
 /* What is known of one node. A name that goes from the node list becomes `down`, and is forgotten
  * when the next list comes. */
 struct evpt_peer {
@@ -63,6 +72,7 @@ struct evpt_peer {
     unsigned failures;    /* in a row, without a reply in between */
     uint64_t retry_at_ns; /* before it a request fails at once */
     uint64_t connects, disconnects;
+    struct evpt_peer_meter meter;
     uint32_t message_max;          /* from its last HELLO; 0: it never said any */
     struct evpt_timer hello_timer; /* the time that it has for the next one */
 };

@@ -3,9 +3,7 @@
 #ifndef EVPT_SERVICES_CONFIG_H
 #define EVPT_SERVICES_CONFIG_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "reactor/sys.h"
 
 enum evpt_log_level { EVPT_LOG_DEBUG, EVPT_LOG_INFO, EVPT_LOG_WARN, EVPT_LOG_ERROR };
 
@@ -29,7 +27,8 @@ struct evpt_config {
         char *file; /* NULL: stderr */
         bool json;
     } log;
-    char *admin; /* with the node's name put in; NULL: none */
+    char *admin;              /* with the node's name put in; NULL: none */
+    struct evpt_addr metrics; /* of the HTTP server; size 0: none */
     struct {
         uint32_t call_timeout_ms, connect_timeout_ms, heartbeat_ms;
         uint32_t message_max; /* bytes */

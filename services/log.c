@@ -2,6 +2,7 @@
 
 #include "reactor/list.h"
 #include "reactor/sys.h"
+#include "services/utf8.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -37,26 +38,6 @@ static size_t format_time(char *text, size_t size)
     return used + (size_t)snprintf(text + used, size - used, ".%03dZ", ms);
 }
 
-/* Bytes of the UTF-8 sequence at `at`; 0: it is none. */
-static size_t utf8_size(const unsigned char *at, size_t left)
-{
-    size_t size = *at < 0x80                  ? 1
-                  : *at >= 0xc2 && *at < 0xe0 ? 2
-                  : *at >= 0xe0 && *at < 0xf0 ? 3
-                  : *at >= 0xf0 && *at < 0xf5 ? 4
-                                              : 0;
-    if (size > left)
-        return 0;
-    for (size_t i = 1; i < size; i++) {
-        if ((at[i] & 0xc0) != 0x80)
-            return 0;
-    }
-    bool is_overlong = (*at == 0xe0 && at[1] < 0xa0) || (*at == 0xf0 && at[1] < 0x90);
-    bool is_surrogate = *at == 0xed && at[1] > 0x9f;
-    bool is_beyond = *at == 0xf4 && at[1] > 0x8f; /* U+10FFFF */
-    return is_overlong || is_surrogate || is_beyond ? 0 : size;
-}
-
 /* One byte that stands for itself or is escaped; returns how many were written (at most
  * ESCAPED_MAX). */
 static size_t escape(char *out, unsigned char c, bool json)
@@ -79,7 +60,7 @@ static size_t put_escaped(char *out, const char *bytes, size_t size, bool json)
     const unsigned char *at = (const unsigned char *)bytes;
     size_t used = 0;
     for (size_t i = 0, step; i < size; i += step) {
-        step = json ? utf8_size(at + i, size - i) : 1;
+        step = json ? evpt_utf8_size(at + i, size - i) : 1;
         if (step == 1) {
             used += escape(out + used, at[i], json);
         } else if (step == 0) {
@@ -138,8 +119,10 @@ static void push_line(struct evpt_log *log, struct line *line)
 void evpt_log_write(struct evpt_log *log, enum evpt_log_level level, const char *service,
                     const char *message, size_t size)
 {
-    if (evpt_log_wants(log, level))
-        push_line(log, make_line(log, level, service, message, size));
+    if (!evpt_log_wants(log, level))
+        return;
+    atomic_fetch_add_explicit(&log->wanted[level], 1, memory_order_relaxed);
+    push_line(log, make_line(log, level, service, message, size));
 }
 
 void evpt_logf(struct evpt_log *log, enum evpt_log_level level, const char *service,

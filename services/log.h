@@ -30,6 +30,7 @@ struct evpt_log {
     _Atomic size_t queued;    /* bytes */
     _Atomic uint64_t dropped; /* lines */
     _Atomic uint64_t lines;
+    _Atomic uint64_t wanted[EVPT_LOG_ERROR + 1]; /* lines by level, also those dropped later */
     _Atomic bool reopen, stopping;
 };
 

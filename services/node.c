@@ -2,6 +2,7 @@
 
 #include "reactor/error.h"
 #include "services/control.h"
+#include "services/sample.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -155,6 +156,8 @@ static void on_cluster_messages(void *user, struct evpt_mpsc_node *list)
             evpt_clusterclient_request(&node->client, message);
         else if (message->target == node->server.handle)
             evpt_clusterserver_reply(&node->server, message);
+        else if (message->target == node->sampler)
+            evpt_sample_message(node, message);
         else
             evpt_control_message(node, message);
     }
@@ -218,6 +221,7 @@ static int init_cluster(struct evpt_node *node)
     node->client.handle = evpt_scheduler_pin(&node->scheduler, &node->cluster.pair, node);
     node->server.handle = evpt_scheduler_pin(&node->scheduler, &node->cluster.pair, node);
     node->control = evpt_scheduler_pin(&node->scheduler, &node->cluster.pair, node);
+    node->sampler = evpt_scheduler_pin(&node->scheduler, &node->cluster.pair, node);
     node->main_handle = evpt_scheduler_pin(&node->scheduler, &node->main.pair, node);
     node->admin.handle = evpt_scheduler_pin(&node->scheduler, &node->main.pair, node);
     return node->admin.handle ? 0 : -EVPT_ELIMIT;
@@ -242,6 +246,10 @@ int evpt_node_init(struct evpt_node *node, const char *name, const struct evpt_a
     if (!error)
         error = evpt_scheduler_init(&node->scheduler, config->workers, config->mailbox_max,
                                     node->cluster.loop);
+    if (!error && config->metrics.size) {
+        evpt_loop_measure(node->cluster.loop, &node->cluster_away);
+        evpt_loop_measure(node->main.loop, &node->main_away);
+    }
     return error ? error : init_cluster(node);
 }
 

@@ -39,6 +39,7 @@ struct evpt_node {
     struct evpt_clusterserver server;
     uint32_t
         control; /* handle of the pinned service that the Lua services drive the cluster with */
+    uint32_t sampler; /* the one that tells the main thread what the loop knows (sample.h) */
 
     struct evpt_ev_thread main; /* loop and pair of the main thread */
     struct evpt_cluster_mgr admin_mgr;
@@ -50,6 +51,9 @@ struct evpt_node {
     uint64_t started_ns;
     bool ended; /* nothing runs any more: what still comes through the pairs is freed */
     struct evpt_message *drain_waiter; /* the call `drain`, until nothing is in progress */
+    /* where config->metrics is set: how long the two loops are away from their wait */
+    struct evpt_histogram cluster_away, main_away;
+    _Atomic uint64_t reloads, reloads_refused; /* of the node list */
 };
 
 /* Main thread. `config` must outlive the node. 0 or a negative error (then fini it). */

@@ -439,6 +439,7 @@ int evpt_scheduler_init(struct evpt_scheduler *scheduler, unsigned workers, uint
     assert(workers <= EVPT_WORKERS_MAX);
     memset(scheduler, 0, sizeof(*scheduler));
     evpt_registry_init(&scheduler->registry);
+    evpt_kinds_init(&scheduler->kinds, workers + 1);
     scheduler->worker_count = workers;
     scheduler->mailbox_max = mailbox_max;
     scheduler->loop = loop;
@@ -573,6 +574,7 @@ void evpt_scheduler_fini(struct evpt_scheduler *scheduler)
     }
     evpt_sys_close(scheduler->ended_fd);
     evpt_sys_free(scheduler->workers);
+    evpt_kinds_fini(&scheduler->kinds);
     evpt_registry_fini(&scheduler->registry);
     memset(scheduler, 0, sizeof(*scheduler));
 }

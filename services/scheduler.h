@@ -27,6 +27,7 @@
 #define EVPT_SERVICES_SCHEDULER_H
 
 #include "reactor/ev_thread.h"
+#include "services/kind.h"
 #include "services/registry.h"
 
 #define EVPT_WORKERS_MAX 63
@@ -40,6 +41,8 @@
 /* One service's turn on a worker: so many messages, or so long. */
 #define EVPT_RUN_MESSAGES 256
 #define EVPT_RUN_NS UINT64_C(500000)
+/* Requests that have been handled and wait for the clock, to be counted (evpt_service_handled). */
+#define EVPT_HANDLED_MAX 16
 /* The holder polls at least this often while services keep it busy. */
 #define EVPT_LEND_NS UINT64_C(200000)
 
@@ -49,7 +52,9 @@ struct evpt_worker {
     /* private */
     struct evpt_thread thread;
     int wake_fd;
-    uint64_t now_ns; /* the clock after the last service */
+    uint64_t now_ns;                       /* the clock after the last service */
+    uint64_t handled_ns[EVPT_HANDLED_MAX]; /* when they began */
+    unsigned handled_count;
     _Atomic uint64_t runs;
     pthread_mutex_t lock;    /* of queue */
     struct evpt_list queue;  /* runnable services, longest waiting first */
@@ -59,6 +64,7 @@ struct evpt_worker {
 
 struct evpt_scheduler {
     struct evpt_registry registry;
+    struct evpt_kinds kinds;
     struct evpt_worker *workers; /* worker_count + 1 */
     unsigned worker_count;       /* without the cluster thread */
     uint32_t mailbox_max;

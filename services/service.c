@@ -15,6 +15,42 @@ struct start {
     void *user;
 };
 
+/* ---- its clock, and what is counted by it ---- */
+
+static struct evpt_meter *meter_of(struct evpt_service *service)
+{
+    struct evpt_kind *kind = atomic_load_explicit(&service->kind, memory_order_relaxed);
+    return kind && service->worker ? &kind->meters[service->worker->index] : NULL;
+}
+
+static void count_handled(struct evpt_service *service, uint64_t now_ns)
+{
+    struct evpt_worker *worker = service->worker;
+    if (!worker || !worker->handled_count)
+        return;
+    struct evpt_meter *meter = meter_of(service);
+    for (unsigned i = 0; i < worker->handled_count; i++)
+        evpt_histogram_add(&meter->handler, now_ns - worker->handled_ns[i]);
+    worker->handled_count = 0;
+}
+
+uint64_t evpt_service_read_clock(struct evpt_service *service)
+{
+    service->run_now_ns = evpt_sys_now_ns();
+    count_handled(service, service->run_now_ns);
+    return service->run_now_ns;
+}
+
+void evpt_service_handled(struct evpt_service *service, uint64_t began_ns)
+{
+    struct evpt_worker *worker = service->worker;
+    if (!meter_of(service))
+        return;
+    if (worker->handled_count == EVPT_HANDLED_MAX)
+        (void)evpt_service_read_clock(service);
+    worker->handled_ns[worker->handled_count++] = began_ns;
+}
+
 /* ---- its timers ---- */
 
 static void arm_timer(struct evpt_timer *timer, void *user)
@@ -59,7 +95,7 @@ static void take_tick(struct evpt_service *service)
     service->armed_ns = EVPT_FOREVER;
     /* the run may have begun before the time came: by its clock the tick would be early, and
      * useless */
-    service->run_now_ns = evpt_sys_now_ns();
+    (void)evpt_service_read_clock(service);
     if (service->ops && service->ops->tick)
         service->ops->tick(service);
 }
@@ -106,10 +142,8 @@ static bool run_is_over(struct evpt_service *service)
     /* The clock is read for each message of a service that is slow, for one in 16 of one that is
      * not: 25 ns each. */
     if (service->run_messages &&
-        (!evpt_service_is_short(service) || service->run_messages % 16 == 0)) {
-        service->run_now_ns = evpt_sys_now_ns();
-        return service->run_now_ns - service->run_began_ns >= EVPT_RUN_NS;
-    }
+        (!evpt_service_is_short(service) || service->run_messages % 16 == 0))
+        return evpt_service_read_clock(service) - service->run_began_ns >= EVPT_RUN_NS;
     return false;
 }
 
@@ -158,6 +192,9 @@ static void end_service(struct evpt_service *service)
     atomic_store_explicit(&service->messages, 0, memory_order_relaxed);
     atomic_store_explicit(&service->run_ns, 0, memory_order_relaxed);
     atomic_store_explicit(&service->refused, 0, memory_order_relaxed);
+    atomic_store_explicit(&service->kind, NULL, memory_order_relaxed);
+    atomic_store_explicit(&service->memory, 0, memory_order_relaxed);
+    atomic_store_explicit(&service->tasks, 0, memory_order_relaxed);
     /* Who claims the slot from now on sends its START into this very mailbox, where it waits for
      * its turn. */
     evpt_registry_release(&scheduler->registry, service);
@@ -198,13 +235,13 @@ static void measure(struct evpt_service *service, uint64_t end_ns)
     if (each > 6 * EVPT_SHORT_NS)
         each = 6 * EVPT_SHORT_NS;
     service->cost_ns += each / 8 - service->cost_ns / 8;
-    atomic_store_explicit(&service->messages,
-                          atomic_load_explicit(&service->messages, memory_order_relaxed) +
-                              service->run_messages,
-                          memory_order_relaxed);
-    atomic_store_explicit(&service->run_ns,
-                          atomic_load_explicit(&service->run_ns, memory_order_relaxed) + spent,
-                          memory_order_relaxed);
+    evpt_count_up(&service->messages, service->run_messages);
+    evpt_count_up(&service->run_ns, spent);
+    struct evpt_meter *meter = meter_of(service);
+    if (!meter)
+        return;
+    evpt_count_up(&meter->messages, service->run_messages);
+    evpt_count_up(&meter->run_ns, spent);
 }
 
 bool evpt_service_run(struct evpt_service *service, struct evpt_worker *worker)
@@ -217,6 +254,7 @@ bool evpt_service_run(struct evpt_service *service, struct evpt_worker *worker)
     if (service->ops && !run_is_over(service))
         service->ops->run(service);
     worker->now_ns = evpt_sys_now_ns();
+    count_handled(service, worker->now_ns);
     measure(service, worker->now_ns);
     if (is_ending(service))
         end_service(service);
@@ -277,6 +315,15 @@ bool evpt_scheduler_kill(struct evpt_scheduler *scheduler, struct evpt_worker *s
     return true;
 }
 
+static void count_refused(struct evpt_service *service)
+{
+    atomic_fetch_add_explicit(&service->refused, 1, memory_order_relaxed);
+    /* acquire: pairs with the release of evpt_service_set_kind */
+    struct evpt_kind *kind = atomic_load_explicit(&service->kind, memory_order_acquire);
+    if (kind)
+        atomic_fetch_add_explicit(&kind->refused, 1, memory_order_relaxed);
+}
+
 int evpt_post(struct evpt_scheduler *scheduler, struct evpt_worker *self,
               struct evpt_message *message)
 {
@@ -291,7 +338,7 @@ int evpt_post(struct evpt_scheduler *scheduler, struct evpt_worker *self,
         atomic_fetch_add_explicit(&service->waiting, 1, memory_order_relaxed) >=
             scheduler->mailbox_max) {
         atomic_fetch_sub_explicit(&service->waiting, 1, memory_order_relaxed);
-        atomic_fetch_add_explicit(&service->refused, 1, memory_order_relaxed);
+        count_refused(service);
         return -EVPT_ELIMIT;
     }
     if (evpt_mpsc_push(&service->mailbox, &message->node))

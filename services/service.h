@@ -20,6 +20,7 @@
 #include "reactor/pair.h"
 #include "reactor/timer.h"
 
+struct evpt_kind;
 struct evpt_service;
 struct evpt_worker;
 struct evpt_scheduler;
@@ -45,6 +46,9 @@ struct evpt_service {
     /* statistics: written by the consumer, read by anyone */
     _Atomic uint64_t messages, run_ns;
     _Atomic uint32_t refused; /* messages refused because the mailbox was full */
+    _Atomic(struct evpt_kind *) kind; /* where its kind counts; NULL: it is not measured */
+    _Atomic size_t memory;            /* bytes that it has told of, and coroutines */
+    _Atomic uint32_t tasks;
 
     /* run queue: under the lock of the worker whose queue it is in */
     struct evpt_list run_link;
@@ -88,6 +92,17 @@ static inline uint64_t evpt_service_now(const struct evpt_service *service)
 {
     return service->run_now_ns;
 }
+/* Consumer: the same by a new reading of the clock. */
+uint64_t evpt_service_read_clock(struct evpt_service *service);
+/* Consumer: its messages and handlers are counted there from now on. */
+static inline void evpt_service_set_kind(struct evpt_service *service, struct evpt_kind *kind)
+{
+    /* release: who posts to it may count a refusal there (evpt_post) */
+    atomic_store_explicit(&service->kind, kind, memory_order_release);
+}
+/* Consumer: what began at that time has been handled. Counted where its kind is known, with the
+ * next reading of the clock, which whoever handles the next request needs anyway. */
+void evpt_service_handled(struct evpt_service *service, uint64_t began_ns);
 /* Consumer: asks for a tick at `at_ns` or somewhat earlier. Cheap where one is due earlier anyway.
  */
 void evpt_service_wake_at(struct evpt_service *service, uint64_t at_ns);

@@ -8,7 +8,7 @@
 #include "lua/config_load.h"
 #include "lua/vm.h"
 #include "reactor/error.h"
-#include "services/node.h"
+#include "services/monitor.h"
 #include "services/request.h"
 
 #include <errno.h>
@@ -35,6 +35,8 @@ struct program {
     struct options options;
     struct evpt_config config;
     struct evpt_node node;
+    struct evpt_prober prober;
+    struct evpt_monitor monitor;
     struct evpt_watch signals;
     struct evpt_timer stop_timer;
     int signal_fd;
@@ -184,6 +186,7 @@ static void begin_stop(struct program *program, const char *why)
     if (program->phase >= STOPPING)
         return;
     program->phase = STOPPING;
+    program->monitor.phase = EVPT_MONITOR_DRAINING;
     evpt_logf(&program->node.log, EVPT_LOG_INFO, "main", "%s: draining", why);
     evpt_loop_update_now(program->node.main.loop);
     evpt_loop_timer(program->node.main.loop, &program->stop_timer,
@@ -229,8 +232,10 @@ static void on_open(struct program *program, const struct evpt_message *request)
 
 static void on_started(struct program *program)
 {
-    if (program->phase == STARTING)
+    if (program->phase == STARTING) {
         program->phase = RUNNING;
+        program->monitor.phase = EVPT_MONITOR_READY;
+    }
     evpt_logf(&program->node.log, EVPT_LOG_INFO, "main", "started in %u ms",
               (unsigned)((evpt_sys_now_ns() - program->node.started_ns) / EVPT_NS_PER_MS));
 }
@@ -264,6 +269,10 @@ static bool is_method(const struct evpt_message *message, const char *name)
 static void on_main(struct evpt_node *node, struct evpt_message *message, void *user)
 {
     struct program *program = user;
+    if (message->target == program->prober.handle) { /* 0 where nobody asks */
+        evpt_prober_answer(&program->prober, message);
+        return;
+    }
     if (message->kind == EVPT_MESSAGE_REPLY) {
         if (message->code != EVPT_CODE_OK && program->phase == STARTING)
             on_start_failed(program, message);
@@ -331,6 +340,22 @@ static uint32_t spawn_builtin(struct program *program, const char *name)
     return handle;
 }
 
+/* From the first moment on, so that whoever watches sees the node start. */
+static bool start_monitor(struct program *program)
+{
+    const struct evpt_addr *addr = &program->config.metrics;
+    char text[EVPT_ADDR_TEXT_SIZE];
+    if (!addr->size)
+        return true;
+    int error = evpt_prober_init(&program->prober, &program->node);
+    if (!error)
+        error = evpt_monitor_start(&program->monitor, &program->node, &program->prober);
+    if (error)
+        fprintf(stderr, "evpt: metrics: cannot listen on %s: %s\n",
+                evpt_addr_format(addr, text, sizeof(text)), evpt_strerror(error));
+    return !error;
+}
+
 static int start(struct program *program, const struct evpt_addr *addr)
 {
     static const int signals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, 0};
@@ -352,6 +377,8 @@ static int start(struct program *program, const struct evpt_addr *addr)
         fputs("evpt: cannot start: out of memory\n", stderr);
         return EXIT_FAILED;
     }
+    if (!start_monitor(program))
+        return EXIT_FAILED;
     program->signal_fd = evpt_sys_signalfd(signals);
     error = program->signal_fd < 0
                 ? program->signal_fd
@@ -411,6 +438,7 @@ static int run(struct program *program, const struct evpt_addr *addr)
      * be freed. */
     if (!evpt_log_stop(&program->node.log) || !joined)
         _exit(status);
+    evpt_monitor_stop(&program->monitor);
     evpt_watch_stop(&program->signals);
     evpt_sys_close(program->signal_fd);
     evpt_node_fini(&program->node);

@@ -59,7 +59,7 @@ local function names(list)
     return #list > 0 and table.concat(list, " ") or "-"
 end
 
-local function reload(text)
+local function reload_uncounted(text)
     local list = load_list(text)
     if text then
         builtin.replace_node_list(text)
@@ -68,6 +68,12 @@ local function reload(text)
     evpt.log.info("node list reloaded: added %s, removed %s, changed %s", names(diff.added), names(diff.removed),
         names(diff.changed))
     return diff
+end
+
+local function reload(text)
+    local ok, diff = pcall(reload_uncounted, text)
+    builtin.count_reload(ok)
+    return ok and diff or error(diff, 0)
 end
 
 -- ---- what the cluster thread says ----

@@ -123,6 +123,7 @@ START_TEST(test_config_has_the_documented_defaults)
     ck_assert_ptr_null(config.log.file);
     ck_assert(!config.log.json);
     ck_assert_str_eq(config.admin, "run/game_1.sock");
+    ck_assert_uint_eq(config.metrics.size, 0);
     ck_assert_uint_eq(config.cluster.call_timeout_ms, 5000);
     ck_assert_uint_eq(config.cluster.connect_timeout_ms, 3000);
     ck_assert_uint_eq(config.cluster.heartbeat_ms, 5000);
@@ -142,6 +143,7 @@ START_TEST(test_config_reads_every_key)
         load_text("clustername = 'n.lua' path = 'a/?.lua;b/?.lua' cpath = 'c/?.so' workers = 3.0\n"
                   "services = {'echo', {'game/room', name = 'room_1', args = {1, 'pvp'}}}\n"
                   "log = {level = 'warn', file = 'log/e.log', format = 'json'} admin = 'a.sock'\n"
+                  "metrics = '[::1]:9101'\n"
                   "cluster = {call_timeout_ms = 1, connect_timeout_ms = 2, heartbeat_ms = 30,\n"
                   "message_max = 4096, pending_max = 5, cache_max = 6, send_buffer_max = 70000}\n"
                   "mailbox_max = 8 lua_memory_max = 2 << 20 stop_timeout_ms = 0",
@@ -156,6 +158,7 @@ START_TEST(test_config_reads_every_key)
     ck_assert_str_eq(config.log.file, "log/e.log");
     ck_assert(config.log.json);
     ck_assert_str_eq(config.admin, "a.sock");
+    ck_assert_uint_eq(evpt_addr_port(&config.metrics), 9101);
     ck_assert_uint_eq(config.cluster.call_timeout_ms, 1);
     ck_assert_uint_eq(config.cluster.connect_timeout_ms, 2);
     ck_assert_uint_eq(config.cluster.heartbeat_ms, 30);
@@ -284,6 +287,10 @@ static const struct fault faults[] = {
                        "false, got \"100%\""},
     {"admin = true", "evpt.lua: admin: expected a path with at most one %s and no other %, or "
                      "false, got true"},
+    {"metrics = 9101", "evpt.lua: metrics: expected \"ip:port\" or false, got 9101"},
+    {"metrics = 'localhost:9101'",
+     "evpt.lua: metrics: expected \"ip:port\" or false, got \"localhost:9101\""},
+    {"metrics = true", "evpt.lua: metrics: expected \"ip:port\" or false, got true"},
     /* unknown keys */
     {"wrokers = 2", "evpt.lua: wrokers: unknown key, did you mean \"workers\"?"},
     {"cluster = {call_timeout = 1, heartbeet_ms = 1}",

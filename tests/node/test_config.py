@@ -46,6 +46,10 @@ BAD_CONFIG = [
     ("log_format_unknown", "log = { format = 'xml' }", "log.format"),
     ("log_file_number", "log = { file = 5 }", "log.file"),
     ("admin_number", "admin = 5", "admin"),
+    ("metrics_number", "metrics = 9101", "metrics"),
+    ("metrics_port_alone", "metrics = ':9101'", "metrics"),
+    ("metrics_host_name", "metrics = 'localhost:9101'", "metrics"),
+    ("metrics_path", "metrics = 'run/metrics.sock'", "metrics"),
     ("cluster_number", "cluster = 5", "cluster"),
     ("mailbox_max_negative", "mailbox_max = -1", "mailbox_max"),
     ("mailbox_max_string", "mailbox_max = 'x'", "mailbox_max"),
@@ -99,6 +103,9 @@ GOOD_CONFIG = [
     ("services", "services = { 'echo', { 'room', name = 'room_1', args = { 1, 'pvp' } } }"),
     ("path_with_templates", "path = 'services/?.lua;lib/?.lua'; cpath = 'c/?.so'"),
     ("loop", "services = {} for i = 1, 100 do services[i] = { 'room', name = 'room_' .. i } end"),
+    ("metrics", "metrics = '127.0.0.1:9101'"),
+    ("metrics_ipv6", "metrics = '[::1]:9101'"),
+    ("metrics_off", "metrics = false"),
     ("nil_values", "log = { level = 'info', file = nil, format = 'text' } admin = nil"),
 ]
 

@@ -469,6 +469,30 @@ START_TEST(test_clocks_move_forward_and_random_bytes_differ)
 }
 END_TEST
 
+START_TEST(test_process_is_seen_as_the_system_sees_it)
+{
+    struct evpt_sys_process before, after;
+    enum { MORE = 32 << 20 };
+    evpt_sys_process(&before);
+    int fd = evpt_sys_eventfd();
+    char *memory = evpt_sys_alloc(MORE);
+    ck_assert_ptr_nonnull(memory);
+    memset(memory, 1, MORE);
+    evpt_sys_process(&after);
+    ck_assert_uint_eq(after.fds, before.fds + 1);
+    ck_assert_uint_ge(after.fds_max, after.fds);
+    ck_assert_uint_ge(after.threads, 1);
+    ck_assert_uint_ge(after.cpu_ns, before.cpu_ns + 1);
+    ck_assert_uint_ge(after.resident_bytes, before.resident_bytes + MORE / 2);
+    ck_assert_uint_ge(after.virtual_bytes, after.resident_bytes);
+    int64_t age_ns = evpt_sys_wall_ns() - after.started_ns;
+    ck_assert_int_ge(age_ns, 0);
+    ck_assert_int_lt(age_ns, 3600 * INT64_C(1000000000));
+    evpt_sys_free(memory);
+    evpt_sys_close(fd);
+}
+END_TEST
+
 SUPPORT_MAIN(
     "reactor/sys", test_address_text_survives_the_round_trip,
     test_malformed_addresses_are_refused_and_leave_the_result_alone, test_local_address_must_fit,
@@ -483,4 +507,5 @@ SUPPORT_MAIN(
     test_file_of_unknown_size_is_read_to_its_end, test_only_regular_files_are_read,
     test_appending_keeps_what_is_there, test_parent_folder_is_made_one_level_deep,
     test_eventfd_wait_sees_signals_and_its_deadline, test_epoll_wait_is_never_early,
-    test_signals_are_read_from_a_descriptor, test_clocks_move_forward_and_random_bytes_differ)
+    test_signals_are_read_from_a_descriptor, test_clocks_move_forward_and_random_bytes_differ,
+    test_process_is_seen_as_the_system_sees_it)

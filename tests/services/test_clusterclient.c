@@ -665,6 +665,45 @@ START_TEST(test_clusterclient_calls_in_flight_are_answered_without_any_memory)
 }
 END_TEST
 
+/* Every call is counted under its outcome, once; and how long it took, unless it was refused. */
+START_TEST(test_clusterclient_counts_outcomes_and_durations)
+{
+    struct world *world = world_new();
+    struct evpt_peer_meter *meter = &peer_of(world, "n0")->meter;
+    struct evpt_histogram *duration = &meter->duration;
+    connect_to(world, "n0");
+    uint32_t slow = call(world, "n0", 1, 0, 60000), failed = call(world, "n0", 2, 0, 60000);
+    uint32_t strange = call(world, "n0", 3, 0, 60000), late = call(world, "n0", 4, 0, 700);
+    await_arrivals(&world->nodes[0], 5);
+    world_pass_ms(world, 701);
+    check_outcome(world, late, EVPT_CODE_TIMEOUT, EVPT_EXECUTED_MAYBE);
+    answer(&world->nodes[0], 1, EVPT_CODE_OK);
+    answer(&world->nodes[0], 2, EVPT_CODE_FAILED);
+    answer(&world->nodes[0], 3, 999);
+    (void)outcome_of(world, strange);
+    check_outcome(world, failed, EVPT_CODE_FAILED, EVPT_EXECUTED_YES);
+    check_outcome(world, slow, EVPT_CODE_OK, EVPT_EXECUTED_YES);
+    evpt_clusterclient_drain(&world->client);
+    check_outcome(world, call(world, "n0", 5, 0, 5000), EVPT_CODE_STOPPING, EVPT_EXECUTED_NO);
+    send_to(world, "n0", 6); /* counted elsewhere */
+    uint64_t total = 0, counted = 0;
+    for (int code = 0; code <= EVPT_CODE_COUNT; code++)
+        total += meter->outcomes[code];
+    ck_assert_uint_eq(total, 6);
+    ck_assert_uint_eq(meter->outcomes[EVPT_CODE_OK], 2);
+    ck_assert_uint_eq(meter->outcomes[EVPT_CODE_TIMEOUT], 1);
+    ck_assert_uint_eq(meter->outcomes[EVPT_CODE_FAILED], 1);
+    ck_assert_uint_eq(meter->outcomes[EVPT_CODE_STOPPING], 1);
+    ck_assert_uint_eq(meter->outcomes[EVPT_CODE_COUNT], 1);
+    for (unsigned i = 0; i <= EVPT_HISTOGRAM_BOUNDS; i++)
+        counted += atomic_load(&duration->counts[i]);
+    ck_assert_uint_eq(counted, 5);
+    ck_assert_uint_ge(atomic_load(&duration->sum_ns), 4 * 700 * EVPT_NS_PER_MS);
+    ck_assert_uint_lt(atomic_load(&duration->sum_ns), 60 * EVPT_NS_PER_S);
+    world_free(world);
+}
+END_TEST
+
 SUPPORT_MAIN("clusterclient", test_clusterclient_first_request_connects_and_is_answered,
              test_clusterclient_cached_requests_leave_in_order_and_before_later_ones,
              test_clusterclient_refused_connection_fails_all_that_waits,
@@ -694,4 +733,5 @@ SUPPORT_MAIN("clusterclient", test_clusterclient_first_request_connects_and_is_a
              test_clusterclient_unsent_long_requests_are_told_from_sent_ones,
              test_clusterclient_unsent_requests_to_a_removed_node_are_told_from_sent_ones,
              test_clusterclient_want_of_memory_answers_each_call_once,
-             test_clusterclient_calls_in_flight_are_answered_without_any_memory)
+             test_clusterclient_calls_in_flight_are_answered_without_any_memory,
+             test_clusterclient_counts_outcomes_and_durations)

@@ -123,6 +123,11 @@ int evpt_sys_cpu_count(void)
     return 2;
 }
 
+void evpt_sys_process(struct evpt_sys_process *ret_process)
+{
+    *ret_process = (struct evpt_sys_process){.fds = machine.process->fd_count};
+}
+
 void evpt_sys_random(void *buffer, size_t bytes)
 {
     for (uint8_t *at = buffer; bytes; bytes--)
