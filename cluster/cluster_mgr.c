@@ -93,10 +93,17 @@ static void on_shed(int error, void *user)
     mgr->sink->on_shed(mgr->user, error);
 }
 
+static void on_refused(const struct evpt_addr *peer, const char *reason, void *user)
+{
+    struct evpt_cluster_mgr *mgr = user;
+    mgr->sink->on_refused(mgr->user, peer, reason);
+}
+
 static const struct evpt_tcp_server_ops server_ops = {
     .session = {.on_message = on_request, .on_hello = on_peer_hello, .on_close = on_closed},
     .on_opened = on_accepted,
     .on_shed = on_shed,
+    .on_refused = on_refused,
 };
 
 /* ---- the manager ---- */
@@ -129,9 +136,14 @@ void evpt_cluster_mgr_stop_listening(struct evpt_cluster_mgr *mgr)
 }
 
 int evpt_cluster_mgr_connect(struct evpt_cluster_mgr *mgr, const struct evpt_addr *addr,
-                             uint64_t timeout_ns, void *tag)
+                             const char *node, uint64_t timeout_ns, void *tag)
 {
-    return evpt_tcp_client_try_connect(&mgr->client, addr, timeout_ns, tag);
+    return evpt_tcp_client_try_connect(&mgr->client, addr, node, timeout_ns, tag);
+}
+
+const char *evpt_cluster_mgr_connect_reason(const struct evpt_cluster_mgr *mgr, int error)
+{
+    return evpt_tcp_client_reason(&mgr->client, error);
 }
 
 bool evpt_cluster_mgr_cancel(struct evpt_cluster_mgr *mgr, void *tag)

@@ -12,7 +12,8 @@
 #include "cluster/tcp_client.h"
 #include "cluster/tcp_server.h"
 
-/* The sink: who gets what. `user` is the one given to init. All functions are needed. */
+/* The sink: who gets what. `user` is the one given to init. All functions are needed,
+ * on_refused with TLS only. */
 struct evpt_cluster_sink {
     /* client side: connections that this node opened */
     void (*on_connect)(void *user, void *tag, struct evpt_session *session, int error);
@@ -27,6 +28,8 @@ struct evpt_cluster_sink {
     void (*on_request)(void *user, struct evpt_session *session, struct evpt_message *message);
     void (*on_closed)(void *user, struct evpt_session *session, int error, const char *reason);
     void (*on_shed)(void *user, int error);
+    /* with TLS: somebody did not get in */
+    void (*on_refused)(void *user, const struct evpt_addr *peer, const char *reason);
 };
 
 struct evpt_cluster_mgr { /* caller's storage, must not move */
@@ -48,8 +51,11 @@ void evpt_cluster_mgr_fini(struct evpt_cluster_mgr *mgr);
 
 int evpt_cluster_mgr_listen(struct evpt_cluster_mgr *mgr, const struct evpt_addr *addr);
 void evpt_cluster_mgr_stop_listening(struct evpt_cluster_mgr *mgr);
+/* `node`: who has to be there, as far as TLS can tell. */
 int evpt_cluster_mgr_connect(struct evpt_cluster_mgr *mgr, const struct evpt_addr *addr,
-                             uint64_t timeout_ns, void *tag);
+                             const char *node, uint64_t timeout_ns, void *tag);
+/* In on_connect: the words for its error. */
+const char *evpt_cluster_mgr_connect_reason(const struct evpt_cluster_mgr *mgr, int error);
 bool evpt_cluster_mgr_cancel(struct evpt_cluster_mgr *mgr, void *tag);
 /* Accepted session by id, or NULL. */
 struct evpt_session *evpt_cluster_mgr_accepted(struct evpt_cluster_mgr *mgr, uint32_t id);

@@ -97,8 +97,7 @@ void evpt_session_try_shut(struct evpt_session *session)
     }
     set_state(session, EVPT_SESSION_SHUT);
     start_linger(session);
-    /* A failure means that the connection is gone already; the stream will find out by reading. */
-    (void)evpt_sys_shutdown_write(session->stream.fd);
+    evpt_stream_shutdown(&session->stream);
 }
 
 void evpt_session_fail(struct evpt_session *session, int error, const char *reason)
@@ -138,7 +137,7 @@ static void on_stream_close(struct evpt_stream *stream, int error, void *user)
     struct evpt_session *session = user;
     evpt_session_enter(session);
     if (session->state == EVPT_SESSION_OPEN)
-        set_reason(session, error, evpt_strerror(error));
+        set_reason(session, error, evpt_stream_reason(stream, error));
     if (session->state != EVPT_SESSION_CLOSED)
         set_state(session, EVPT_SESSION_CLOSED);
     evpt_session_partials_free(session);
@@ -206,6 +205,14 @@ static bool read_hello(struct evpt_session *session, const struct evpt_frame *fr
     return true;
 }
 
+/* Whoever has to prove its name may say no other. */
+static bool says_its_own_name(const struct evpt_session *session)
+{
+    const struct evpt_transport *transport = session->stream.transport;
+    return !transport || !transport->names_proved ||
+           transport->ops->speaks_for(transport, session->peer_name);
+}
+
 static uint64_t heartbeat_ns(const struct evpt_session *session)
 {
     return session->config->heartbeat_ms * EVPT_NS_PER_MS;
@@ -219,6 +226,11 @@ static void take_hello(struct evpt_session *session, const struct evpt_frame *fr
     }
     if (!read_hello(session, frame)) {
         evpt_session_refuse(session, "HELLO that does not decode");
+        return;
+    }
+    if (!says_its_own_name(session)) {
+        session->peer_name[0] = 0;
+        evpt_session_refuse(session, "HELLO with a name that the certificate does not prove");
         return;
     }
     session->said_hello = true;
@@ -405,16 +417,17 @@ static void peer_addr_text(int fd, char text[EVPT_ADDR_TEXT_SIZE])
         evpt_addr_format(&addr, text, EVPT_ADDR_TEXT_SIZE);
 }
 
-int evpt_session_new(struct evpt_session **ret_session, struct evpt_loop *loop, int fd,
-                     enum evpt_session_role role, uint32_t id,
-                     const struct evpt_session_config *config, const struct evpt_session_ops *ops,
-                     void *user)
+int evpt_session_new_over(struct evpt_session **ret_session, struct evpt_loop *loop, int fd,
+                          struct evpt_transport *transport, enum evpt_session_role role,
+                          uint32_t id, const struct evpt_session_config *config,
+                          const struct evpt_session_ops *ops, void *user)
 {
     char addr[EVPT_ADDR_TEXT_SIZE];
     peer_addr_text(fd, addr);
     size_t addr_size = strlen(addr) + 1;
     struct evpt_session *session = evpt_sys_zalloc(sizeof *session + addr_size);
     if (!session) {
+        evpt_transport_free(transport);
         evpt_sys_close(fd);
         return -ENOMEM;
     }
@@ -430,6 +443,7 @@ int evpt_session_new(struct evpt_session **ret_session, struct evpt_loop *loop, 
     session->peer_message_max = UINT32_MAX;
     session->stream.high_water = EVPT_SESSION_HIGH_WATER;
     session->stream.low_water = EVPT_SESSION_LOW_WATER;
+    session->stream.transport = transport;
     /* Local sockets do not know the option and have no such queue either. */
     (void)evpt_sys_set_notsent_lowat(fd, EVPT_SESSION_NOT_SENT_MAX);
     /* Heartbeats begin with the peer's HELLO. A connection that has died before it would take
@@ -521,6 +535,18 @@ uint64_t evpt_session_peer_incarnation(const struct evpt_session *session)
 uint32_t evpt_session_peer_message_max(const struct evpt_session *session)
 {
     return session->said_hello ? session->peer_message_max : 0;
+}
+
+const char *evpt_session_caller(const struct evpt_session *session)
+{
+    if (session->said_hello || !session->stream.transport)
+        return session->peer_name;
+    return session->stream.transport->peer;
+}
+
+bool evpt_session_caller_is_proved(const struct evpt_session *session)
+{
+    return session->stream.transport && session->stream.transport->names_proved;
 }
 
 uint64_t evpt_session_round_trip_ns(const struct evpt_session *session)

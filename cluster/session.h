@@ -52,6 +52,8 @@ struct evpt_session_config {
     uint32_t message_max;
     uint32_t heartbeat_ms; /* 0: none */
     size_t send_buffer_max;
+    struct evpt_tls *tls; /* NULL: none. Else nothing is accepted or opened without it */
+    uint32_t handshakes_max, handshakes_per_address_max; /* with TLS: see gate.h */
 };
 
 enum evpt_session_role { EVPT_SESSION_CLIENT /* connected */, EVPT_SESSION_SERVER /* accepted */ };
@@ -75,12 +77,19 @@ struct evpt_session_ops {
     void (*on_close)(struct evpt_session *session, int error, const char *reason, void *user);
 };
 
-/* Takes over the descriptor. A client says HELLO at once. 0 or a negative error; then the
- * descriptor is closed. */
-int evpt_session_new(struct evpt_session **ret_session, struct evpt_loop *loop, int fd,
-                     enum evpt_session_role role, uint32_t id,
-                     const struct evpt_session_config *config, const struct evpt_session_ops *ops,
-                     void *user);
+/* Takes over the descriptor and the transport (NULL: the socket as it is). A client says HELLO at
+ * once. 0 or a negative error; then both are closed. */
+int evpt_session_new_over(struct evpt_session **ret_session, struct evpt_loop *loop, int fd,
+                          struct evpt_transport *transport, enum evpt_session_role role,
+                          uint32_t id, const struct evpt_session_config *config,
+                          const struct evpt_session_ops *ops, void *user);
+static inline int evpt_session_new(struct evpt_session **ret_session, struct evpt_loop *loop,
+                                   int fd, enum evpt_session_role role, uint32_t id,
+                                   const struct evpt_session_config *config,
+                                   const struct evpt_session_ops *ops, void *user)
+{
+    return evpt_session_new_over(ret_session, loop, fd, NULL, role, id, config, ops, user);
+}
 /* At once and without on_close (tear-down). NULL is fine. */
 void evpt_session_free(struct evpt_session *session);
 
@@ -119,6 +128,12 @@ bool evpt_session_said_hello(const struct evpt_session *session);
 const char *evpt_session_peer_name(const struct evpt_session *session);
 uint64_t evpt_session_peer_incarnation(const struct evpt_session *session);
 uint32_t evpt_session_peer_message_max(const struct evpt_session *session);
+/* Who the peer is as far as rights go: the name in its HELLO, which has to be one that its
+ * certificate proves where names are proved at all; before it, and for a plain peer, the name that
+ * the certificate proves. "": nobody knows. */
+const char *evpt_session_caller(const struct evpt_session *session);
+/* Has a certificate proved that name? */
+bool evpt_session_caller_is_proved(const struct evpt_session *session);
 /* Last round trip of a PING, nanoseconds; 0: none yet. */
 uint64_t evpt_session_round_trip_ns(const struct evpt_session *session);
 /* A value of the user's own, 0 at first. */

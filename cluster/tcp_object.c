@@ -141,17 +141,19 @@ void evpt_tcp_object_fini(struct evpt_tcp_object *object)
 }
 
 int evpt_tcp_object_create_session(struct evpt_tcp_object *object, int fd,
-                                   enum evpt_session_role role, struct evpt_session **ret_session)
+                                   struct evpt_transport *transport, enum evpt_session_role role,
+                                   struct evpt_session **ret_session)
 {
     int error = dict_reserve(object);
     if (error) {
+        evpt_transport_free(transport);
         evpt_sys_close(fd);
         return error;
     }
     struct evpt_session *session;
     uint32_t id = next_id(object);
-    error = evpt_session_new(&session, object->loop, fd, role, id, object->config, &session_ops,
-                             object);
+    error = evpt_session_new_over(&session, object->loop, fd, transport, role, id, object->config,
+                                  &session_ops, object);
     if (error)
         return error;
     *probe(object, id) = session;

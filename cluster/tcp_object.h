@@ -25,9 +25,10 @@ void evpt_tcp_object_init(struct evpt_tcp_object *object, struct evpt_loop *loop
                           const struct evpt_session_ops *ops, void *user);
 /* Frees all sessions without callbacks. */
 void evpt_tcp_object_fini(struct evpt_tcp_object *object);
-/* createSession: takes over the descriptor. */
+/* createSession: takes over the descriptor and the transport (NULL: none). */
 int evpt_tcp_object_create_session(struct evpt_tcp_object *object, int fd,
-                                   enum evpt_session_role role, struct evpt_session **ret_session);
+                                   struct evpt_transport *transport, enum evpt_session_role role,
+                                   struct evpt_session **ret_session);
 /* NULL where it is gone. */
 struct evpt_session *evpt_tcp_object_find(const struct evpt_tcp_object *object, uint32_t id);
 uint32_t evpt_tcp_object_count(const struct evpt_tcp_object *object);

@@ -8,17 +8,45 @@ static void shed(struct evpt_tcp_server *server, int error)
         server->ops->on_shed(error, server->user);
 }
 
-static void on_accept(struct evpt_listener *listener, int fd, const struct evpt_addr *peer,
-                      void *user)
+static void open_session(struct evpt_tcp_server *server, int fd, struct evpt_transport *transport)
 {
-    struct evpt_tcp_server *server = user;
     struct evpt_session *session;
-    int error = evpt_tcp_object_create_session(&server->object, fd, EVPT_SESSION_SERVER, &session);
+    int error = evpt_tcp_object_create_session(&server->object, fd, transport, EVPT_SESSION_SERVER,
+                                               &session);
     if (error)
         shed(server, error);
     else if (server->ops->on_opened)
         server->ops->on_opened(session, server->user);
 }
+
+static void on_accept(struct evpt_listener *listener, int fd, const struct evpt_addr *peer,
+                      void *user)
+{
+    struct evpt_tcp_server *server = user;
+    struct evpt_tls *tls = server->object.config->tls;
+    if (tls)
+        evpt_gate_enter(&server->gate, tls, fd, peer);
+    else
+        open_session(server, fd, NULL);
+}
+
+static void on_passed(struct evpt_gate *gate, int fd, struct evpt_transport *transport, void *user)
+{
+    open_session(user, fd, transport);
+}
+
+static void on_refused(struct evpt_gate *gate, const struct evpt_addr *peer, int error,
+                       const char *reason, void *user)
+{
+    struct evpt_tcp_server *server = user;
+    if (server->ops->on_refused)
+        server->ops->on_refused(peer, reason, server->user);
+}
+
+static const struct evpt_gate_ops gate_ops = {
+    .on_passed = on_passed,
+    .on_refused = on_refused,
+};
 
 static void on_listener_shed(struct evpt_listener *listener, int error, void *user)
 {
@@ -36,6 +64,8 @@ void evpt_tcp_server_init(struct evpt_tcp_server *server, struct evpt_loop *loop
 {
     *server = (struct evpt_tcp_server){.ops = ops, .user = user};
     evpt_tcp_object_init(&server->object, loop, config, &ops->session, user);
+    evpt_gate_init(&server->gate, loop, config->handshakes_max, config->handshakes_per_address_max,
+                   &gate_ops, server);
 }
 
 void evpt_tcp_server_fini(struct evpt_tcp_server *server)
@@ -43,6 +73,7 @@ void evpt_tcp_server_fini(struct evpt_tcp_server *server)
     if (!server)
         return;
     evpt_listener_stop(&server->listener);
+    evpt_gate_fini(&server->gate);
     evpt_tcp_object_fini(&server->object);
 }
 

@@ -22,15 +22,17 @@ static int builtin_main(lua_State *L)
 }
 
 /* config() -> {services = {{script=, name=, args = {...}, n = count}, ...}, clustername=,
- * stop_timeout_ms=} */
+ * stop_timeout_ms=, tls=} */
 static int builtin_config(lua_State *L)
 {
     const struct evpt_config *config = evpt_vm_of(L)->node->config;
-    lua_createtable(L, 0, 3);
+    lua_createtable(L, 0, 4);
     lua_pushstring(L, config->clustername);
     lua_setfield(L, -2, "clustername");
     lua_pushinteger(L, config->stop_timeout_ms);
     lua_setfield(L, -2, "stop_timeout_ms");
+    lua_pushboolean(L, config->tls.on);
+    lua_setfield(L, -2, "tls");
     lua_createtable(L, (int)config->service_count, 0);
     for (size_t i = 0; i < config->service_count; i++) {
         const struct evpt_config_service *service = &config->services[i];

@@ -191,17 +191,22 @@ static void read_log_file(struct config_load *load, lua_State *L, int index, con
 }
 
 /* A path in which %s may stand for the node's name, once. */
-static bool is_admin_path(const char *text)
+static bool is_named_path(const char *text)
 {
     const char *percent = strchr(text, '%');
     return *text && (!percent || (percent[1] == 's' && !strchr(percent + 1, '%')));
 }
 
-static void set_admin(struct config_load *load, lua_State *L, const char *text)
+static void set_named_path(struct config_load *load, lua_State *L, char **field, const char *text)
 {
     const char *path = luaL_gsub(L, text, "%s", load->node); /* plain, no pattern */
-    set_paths(load, L, &load->config.admin, path, "");
+    set_paths(load, L, field, path, "");
     lua_pop(L, 1);
+}
+
+static void set_admin(struct config_load *load, lua_State *L, const char *text)
+{
+    set_named_path(load, L, &load->config.admin, text);
     load->admin_source = load->load.source;
 }
 
@@ -210,7 +215,7 @@ static void read_admin(struct config_load *load, lua_State *L, int index, const 
     const char *text = evpt_load_text(L, index);
     if (is_off(L, index))
         clear_path(&load->config.admin);
-    else if (text && is_admin_path(text))
+    else if (text && is_named_path(text))
         set_admin(load, L, text);
     else
         evpt_load_expected(&load->load, L, index, row->key,
@@ -237,9 +242,52 @@ static void read_metrics(struct config_load *load, lua_State *L, int index, cons
         evpt_load_expected(&load->load, L, index, row->key, "\"ip:port\" or false");
 }
 
+/* ---- tls ---- */
+
+static void read_tls_path(struct config_load *load, lua_State *L, int index, const struct row *row)
+{
+    const char *text = evpt_load_text(L, index);
+    load->config.tls.on = true;
+    if (text && is_named_path(text))
+        set_named_path(load, L, field_of(load, row), text);
+    else
+        evpt_load_expected(&load->load, L, index, row->key,
+                           "a path with at most one %s and no other %");
+}
+
+static void read_flag(struct config_load *load, lua_State *L, int index, const struct row *row)
+{
+    if (lua_isboolean(L, index))
+        *(bool *)field_of(load, row) = lua_toboolean(L, index);
+    else
+        evpt_load_expected(&load->load, L, index, row->key, "true or false");
+}
+
+/* Half of it is no protection, and must not pass for one. */
+static void check_tls(struct config_load *load)
+{
+    const struct {
+        const char *key, *path;
+    } paths[] = {{"tls.ca", load->config.tls.ca},
+                 {"tls.cert", load->config.tls.cert},
+                 {"tls.key", load->config.tls.key}};
+    load->load.source = load->file ? load->file : "defaults";
+    for (size_t i = 0; load->config.tls.on && i < sizeof(paths) / sizeof(paths[0]); i++) {
+        if (!paths[i].path)
+            evpt_load_problem(&load->load, paths[i].key, "expected a path, got nothing");
+    }
+}
+
 /* ---- the table ---- */
 
 static void read_section(struct config_load *load, lua_State *L, int index, const struct row *row);
+
+static void read_tls(struct config_load *load, lua_State *L, int index, const struct row *row)
+{
+    load->config.tls.on = !is_off(L, index);
+    if (load->config.tls.on)
+        read_section(load, L, index, row);
+}
 
 static void read_services(struct config_load *load, lua_State *L, int index, const struct row *row)
 {
@@ -275,6 +323,14 @@ static const struct row rows[] = {
     {"path", read_templates, FIELD(path), 0, 0, 0},
     {"services", read_services, FIELD(services), 0, 0, 0},
     {"stop_timeout_ms", read_integer, FIELD(stop_timeout_ms), 0, 3600000, 10000},
+    {"tls", read_tls, 0, 0, 0, 0, 0},
+    {"tls.ca", read_tls_path, FIELD(tls.ca), 0, 0, 0},
+    {"tls.cert", read_tls_path, FIELD(tls.cert), 0, 0, 0},
+    {"tls.handshakes_max", read_integer, FIELD(tls.handshakes_max), 1, 65536, 64},
+    {"tls.handshakes_per_address_max", read_integer, FIELD(tls.handshakes_per_address_max), 1,
+     65536, 8},
+    {"tls.key", read_tls_path, FIELD(tls.key), 0, 0, 0},
+    {"tls.verify_name", read_flag, FIELD(tls.verify_name), 0, 0, 0},
     {"workers", read_integer, FIELD(workers), 0, EVPT_WORKERS_MAX, 0},
 };
 #define ROWS (sizeof(rows) / sizeof(rows[0]))
@@ -360,6 +416,7 @@ static void set_defaults(struct config_load *load, lua_State *L)
     int cpus = evpt_sys_cpu_count();
     config->workers = cpus < EVPT_WORKERS_MAX ? (unsigned)cpus : EVPT_WORKERS_MAX;
     config->log.level = EVPT_LOG_INFO;
+    config->tls.verify_name = true;
     set_paths(load, L, &config->clustername, "clustername.lua", "");
     set_paths(load, L, &config->path, "services/?.lua", ";");
     set_paths(load, L, &config->cpath, "", ";");
@@ -393,6 +450,7 @@ static void read_all(lua_State *L, void *user)
     for (size_t i = 0; i < load->override_count; i++)
         read_override(load, L, load->overrides[i]);
     check_admin(load);
+    check_tls(load);
 }
 
 int evpt_config_load(struct evpt_config *ret_config, const char *file, const char *const *overrides,

@@ -10,7 +10,8 @@
  * only the first.
  *
  * Relative paths, templates and --set too, are resolved against the folder of evpt.lua. Since a
- * file cannot tell nil from absent, `admin = false` and `log.file = false` switch these two off;
+ * file cannot tell nil from absent, `admin = false`, `log.file = false` and `tls = false` switch
+ * these off;
  * --set KEY=nil does so too.
  */
 #ifndef EVPT_LUA_CONFIG_LOAD_H

@@ -65,6 +65,7 @@ struct tls {
     int io_error; /* the socket's, or ours, while OpenSSL only knows that there is one */
     int end;      /* what a read returns from now on, where transport.ended */
     bool is_client, established;
+    bool heard; /* data have come from the peer */
     const uint8_t *in; /* what is still to be decrypted of tls->in */
     size_t in_size;
     size_t handshake_in; /* bytes read during the handshake */
@@ -187,8 +188,8 @@ static void set_reason(struct tls *t, const char *what, const char *detail)
              detail ? detail : "");
 }
 
-/* The alerts that answer a certificate. They come from the peer itself, and before it has decrypted
- * anything that was sent to it. */
+/* The alerts that answer a certificate: the peer has not looked at anything that was sent behind
+ * it. */
 static bool is_about_certificate(int alert)
 {
     return (alert >= SSL_AD_BAD_CERTIFICATE && alert <= SSL_AD_CERTIFICATE_UNKNOWN) ||
@@ -228,7 +229,7 @@ static int explain(struct tls *t)
     }
     if (t->io_error)
         return t->io_error;
-    if (alert >= 0 && is_about_certificate(alert)) {
+    if (alert >= 0 && !t->heard && is_about_certificate(alert)) {
         set_reason(t, "the peer does not accept this node's certificate",
                    SSL_alert_desc_string_long(alert));
         return -EVPT_EDENIED;
@@ -358,6 +359,7 @@ static size_t decrypt(struct tls *t, uint8_t *to, size_t room)
         ERR_clear_error();
         if (SSL_read_ex(t->ssl, to + total, room - total, &got)) {
             total += got;
+            t->heard = true;
             t->chatter = 0;
             continue;
         }

@@ -271,14 +271,13 @@ void evpt_clusterclient_fail_cached(struct evpt_clusterclient *client, struct ev
 }
 
 void evpt_clusterclient_fail_sent(struct evpt_clusterclient *client, struct evpt_peer *peer,
-                                  uint64_t written, const char *text)
+                                  int code, uint64_t written, const char *text)
 {
     struct evpt_list *node;
     while ((node = peer->sent.next) != &peer->sent) {
         struct evpt_context *context = EVPT_CONTAINER_OF(node, struct evpt_context, link);
         bool handed = context->position <= written;
-        fail(client, context, EVPT_CODE_DISCONNECTED,
-             handed ? EVPT_EXECUTED_MAYBE : EVPT_EXECUTED_NO, text);
+        fail(client, context, code, handed ? EVPT_EXECUTED_MAYBE : EVPT_EXECUTED_NO, text);
     }
 }
 
@@ -525,7 +524,7 @@ static void note_failure(struct evpt_clusterclient *client, struct evpt_peer *pe
 static bool start_connect(struct evpt_clusterclient *client, struct evpt_peer *peer)
 {
     uint64_t timeout_ns = client->config->cluster.connect_timeout_ms * EVPT_NS_PER_MS;
-    if (evpt_cluster_mgr_connect(client->mgr, &peer->addr, timeout_ns, peer) != 0)
+    if (evpt_cluster_mgr_connect(client->mgr, &peer->addr, peer->name, timeout_ns, peer) != 0)
         return false;
     evpt_clusterclient_set_status(client, peer, EVPT_STATUS_CONNECTING, "");
     return true;
@@ -640,9 +639,10 @@ void evpt_clusterclient_on_connect(struct evpt_clusterclient *client, struct evp
         send_cached(client, peer);
         return;
     }
-    char text[200], addr[EVPT_ADDR_TEXT_SIZE];
+    char text[256], addr[EVPT_ADDR_TEXT_SIZE];
     snprintf(text, sizeof(text), "cannot connect to %s (%s): %s", peer->name,
-             evpt_addr_format(&peer->addr, addr, sizeof(addr)), evpt_strerror(error));
+             evpt_addr_format(&peer->addr, addr, sizeof(addr)),
+             evpt_cluster_mgr_connect_reason(client->mgr, error));
     if (peer->failures == 0)
         evpt_logf(client->log, EVPT_LOG_WARN, "clusterclient", "%s", text);
     note_failure(client, peer);
@@ -732,7 +732,9 @@ void evpt_clusterclient_on_disconnect(struct evpt_clusterclient *client,
     if (!peer)
         return; /* the peer was removed or changed: its requests have been answered then */
     assert(peer->session == session && peer->status == EVPT_STATUS_CONNECTED);
-    uint64_t written = evpt_session_written(session);
+    /* Who does not accept our certificate has not looked at what was sent behind it. */
+    bool denied = error == -EVPT_EDENIED;
+    uint64_t written = denied ? 0 : evpt_session_written(session);
     peer->session = NULL;
     peer->takes_over = true;
     peer->disconnects++;
@@ -747,7 +749,8 @@ void evpt_clusterclient_on_disconnect(struct evpt_clusterclient *client,
               "clusterclient", "%s (%s)", text, evpt_session_peer_addr(session));
     evpt_clusterclient_set_status(client, peer, EVPT_STATUS_DISCONNECT, text);
     evpt_clusterclient_lose_sends(client, peer, written);
-    evpt_clusterclient_fail_sent(client, peer, written, text);
+    evpt_clusterclient_fail_sent(
+        client, peer, denied ? EVPT_CODE_CONNECT_FAILED : EVPT_CODE_DISCONNECTED, written, text);
 }
 
 void evpt_clusterclient_seen(struct evpt_clusterclient *client, const char *name)

@@ -55,7 +55,7 @@ static void drop_connection(struct evpt_clusterclient *client, struct evpt_peer 
     if (peer->status != status)
         evpt_clusterclient_set_status(client, peer, status, text);
     evpt_clusterclient_lose_sends(client, peer, written);
-    evpt_clusterclient_fail_sent(client, peer, written, text);
+    evpt_clusterclient_fail_sent(client, peer, EVPT_CODE_DISCONNECTED, written, text);
     evpt_clusterclient_fail_cached(client, peer, EVPT_CODE_DISCONNECTED, text);
 }
 

@@ -14,10 +14,10 @@ struct evpt_peer *evpt_clusterclient_find_peer(const struct evpt_clusterclient *
 /* Answers everything in requestCache. */
 void evpt_clusterclient_fail_cached(struct evpt_clusterclient *client, struct evpt_peer *peer,
                                     int code, const char *text);
-/* Answers everything in session2context with `disconnected`. `written`: bytes that the connection
+/* Answers everything in session2context with the code. `written`: bytes that the connection
  * had taken: what ends behind them has not reached the peer whole, and so was not executed. */
 void evpt_clusterclient_fail_sent(struct evpt_clusterclient *client, struct evpt_peer *peer,
-                                  uint64_t written, const char *text);
+                                  int code, uint64_t written, const char *text);
 /* The connection has gone: counts the sends that it had not taken whole as lost. */
 void evpt_clusterclient_lose_sends(struct evpt_clusterclient *client, struct evpt_peer *peer,
                                    uint64_t written);

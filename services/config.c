@@ -19,5 +19,8 @@ void evpt_config_fini(struct evpt_config *config)
     evpt_sys_free(config->cpath);
     evpt_sys_free(config->log.file);
     evpt_sys_free(config->admin);
+    evpt_sys_free(config->tls.cert);
+    evpt_sys_free(config->tls.key);
+    evpt_sys_free(config->tls.ca);
     memset(config, 0, sizeof(*config));
 }

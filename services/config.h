@@ -30,6 +30,12 @@ struct evpt_config {
     char *admin;              /* with the node's name put in; NULL: none */
     struct evpt_addr metrics; /* of the HTTP server; size 0: none */
     struct {
+        bool on;
+        char *cert, *key, *ca; /* with the node's name put in */
+        bool verify_name;
+        uint32_t handshakes_max, handshakes_per_address_max;
+    } tls;
+    struct {
         uint32_t call_timeout_ms, connect_timeout_ms, heartbeat_ms;
         uint32_t message_max; /* bytes */
         uint32_t pending_max, cache_max;

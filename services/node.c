@@ -5,6 +5,7 @@
 #include "services/sample.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -78,6 +79,14 @@ static void on_shed(void *user, int error)
               evpt_strerror(error));
 }
 
+static void on_refused(void *user, const struct evpt_addr *peer, const char *reason)
+{
+    struct evpt_node *node = user;
+    char addr[EVPT_ADDR_TEXT_SIZE];
+    evpt_logf(&node->log, EVPT_LOG_WARN, "clusterserver", "connection from %s refused: %s",
+              evpt_addr_format(peer, addr, sizeof(addr)), reason);
+}
+
 static const struct evpt_cluster_sink cluster_sink = {
     .on_connect = on_connect,
     .on_reply = on_reply,
@@ -89,6 +98,7 @@ static const struct evpt_cluster_sink cluster_sink = {
     .on_request = on_request,
     .on_closed = on_closed,
     .on_shed = on_shed,
+    .on_refused = on_refused,
 };
 
 /* The admin socket has a server side only, and its connections are not worth a line each. */
@@ -186,6 +196,54 @@ static void on_main_messages(void *user, struct evpt_mpsc_node *list)
     }
 }
 
+/* ---- TLS ---- */
+
+static bool is_listed(const char *name, size_t size, void *user)
+{
+    struct evpt_node *node = user;
+    enum evpt_connect_status status;
+    return evpt_clusterclient_lookup(&node->client, name, size, NULL, &status);
+}
+
+static int load_tls(struct evpt_tls *tls, const struct evpt_config *config, const char *name,
+                    char text[EVPT_TLS_TEXT_SIZE])
+{
+    struct evpt_tls_files files = {.cert = config->tls.cert,
+                                   .key = config->tls.key,
+                                   .ca = config->tls.ca,
+                                   .name = config->tls.verify_name ? name : NULL};
+    return evpt_tls_load(tls, &files, text);
+}
+
+int evpt_node_load_tls(struct evpt_node *node, char text[EVPT_TLS_TEXT_SIZE])
+{
+    return node->tls ? load_tls(node->tls, node->config, node->name, text) : 0;
+}
+
+int evpt_node_check_tls(const struct evpt_config *config, const char *name,
+                        char text[EVPT_TLS_TEXT_SIZE])
+{
+    struct evpt_tls *tls = NULL;
+    if (!config->tls.on)
+        return 0;
+    int error = evpt_tls_new(&tls, config->tls.verify_name, NULL, NULL);
+    if (!error || error == -ENOTSUP) /* which load has words for */
+        error = load_tls(tls, config, name, text);
+    else
+        snprintf(text, EVPT_TLS_TEXT_SIZE, "%s", evpt_strerror(error));
+    evpt_tls_free(tls);
+    return error;
+}
+
+static int init_tls(struct evpt_node *node)
+{
+    char text[EVPT_TLS_TEXT_SIZE]; /* whoever starts a node has checked before, and said it */
+    if (!node->config->tls.on)
+        return 0;
+    int error = evpt_tls_new(&node->tls, node->config->tls.verify_name, is_listed, node);
+    return error ? error : evpt_node_load_tls(node, text);
+}
+
 /* ---- life cycle ---- */
 
 static void fill_session_config(struct evpt_session_config *ret, const struct evpt_node *node)
@@ -198,6 +256,9 @@ static void fill_session_config(struct evpt_session_config *ret, const struct ev
     ret->message_max = config->cluster.message_max;
     ret->heartbeat_ms = config->cluster.heartbeat_ms;
     ret->send_buffer_max = config->cluster.send_buffer_max;
+    ret->tls = node->tls;
+    ret->handshakes_max = config->tls.handshakes_max;
+    ret->handshakes_per_address_max = config->tls.handshakes_per_address_max;
 }
 
 static int init_cluster(struct evpt_node *node)
@@ -207,6 +268,7 @@ static int init_cluster(struct evpt_node *node)
     evpt_cluster_mgr_init(&node->mgr, node->cluster.loop, &session_config, &cluster_sink, node);
     session_config.message_max = EVPT_ADMIN_MESSAGE_MAX;
     session_config.send_buffer_max = 2 * EVPT_ADMIN_MESSAGE_MAX;
+    session_config.tls = NULL; /* a file's rights are enough for who is on this machine */
     evpt_cluster_mgr_init(&node->admin_mgr, node->main.loop, &session_config, &admin_sink, node);
     int error = evpt_clusterclient_init(&node->client, &node->scheduler, &node->mgr,
                                         node->cluster.loop, &node->log, node->config);
@@ -250,6 +312,8 @@ int evpt_node_init(struct evpt_node *node, const char *name, const struct evpt_a
         evpt_loop_measure(node->cluster.loop, &node->cluster_away);
         evpt_loop_measure(node->main.loop, &node->main_away);
     }
+    if (!error)
+        error = init_tls(node);
     return error ? error : init_cluster(node);
 }
 
@@ -299,6 +363,7 @@ void evpt_node_fini(struct evpt_node *node)
     evpt_clusterclient_fini(&node->client);
     evpt_clusterserver_fini(&node->server);
     evpt_clusterserver_fini(&node->admin);
+    evpt_tls_free(node->tls);
     evpt_ev_thread_fini(&node->cluster);
     evpt_ev_thread_fini(&node->main);
     evpt_log_fini(&node->log);

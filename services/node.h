@@ -34,6 +34,7 @@ struct evpt_node {
     struct evpt_log log;
     struct evpt_scheduler scheduler;
     struct evpt_ev_thread cluster; /* loop and pair; its thread is the scheduler's */
+    struct evpt_tls *tls;          /* of the cluster's connections; NULL: none */
     struct evpt_cluster_mgr mgr;
     struct evpt_clusterclient client;
     struct evpt_clusterserver server;
@@ -71,6 +72,13 @@ void evpt_node_stop(struct evpt_node *node);
 bool evpt_node_join_until(struct evpt_node *node, uint64_t deadline_ns);
 /* NULL and zeroed are fine. */
 void evpt_node_fini(struct evpt_node *node);
+
+/* Reads certificates and key (again), for connections that come later. On an error `text` says what
+ * is wrong, and those before stay. The loop's thread, or before start. */
+int evpt_node_load_tls(struct evpt_node *node, char text[EVPT_TLS_TEXT_SIZE]);
+/* The same, to look at the files only: for `evpt --check`. 0 where the configuration has no TLS. */
+int evpt_node_check_tls(const struct evpt_config *config, const char *name,
+                        char text[EVPT_TLS_TEXT_SIZE]);
 
 /* No other node, and not the admin socket, reaches this service. Before start. */
 void evpt_node_hide(struct evpt_node *node, uint32_t handle);

@@ -119,7 +119,16 @@ static void print_problem(const char *line, void *user)
     fprintf(stderr, "evpt: %s\n", line);
 }
 
-/* Configuration and node list; every problem of both is printed. */
+static int check_tls(const struct program *program)
+{
+    char text[EVPT_TLS_TEXT_SIZE];
+    int error = evpt_node_check_tls(&program->config, program->options.node, text);
+    if (error)
+        fprintf(stderr, "evpt: tls: %s\n", text);
+    return error;
+}
+
+/* Configuration, certificates and node list; every problem of all is printed. */
 static int load_all(struct program *program, struct evpt_addr *ret_addr)
 {
     const struct options *options = &program->options;
@@ -133,6 +142,8 @@ static int load_all(struct program *program, struct evpt_addr *ret_addr)
         evpt_node_list_load(&list, program->config.clustername, NULL, 0, options->node,
                             print_problem, NULL) != 0)
         return EXIT_FAILED;
+    if (!error)
+        error = check_tls(program);
     if (error) {
         evpt_node_list_fini(&list);
         return EXIT_FAILED;

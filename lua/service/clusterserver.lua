@@ -19,7 +19,9 @@ end
 function onInitListened(address)
     local loopback = address:match("^127%.") or address:match("^%[::1%]")
     evpt.log.info("listening on %s", address)
-    if not loopback then
+    if builtin.config().tls then
+        evpt.log.info("with TLS: only who shows a certificate of the CA gets in")
+    elseif not loopback then
         evpt.log.warn("%s is no loopback address and there is no transport security: whoever reaches it can call "
             .. "every exported service", address)
     end

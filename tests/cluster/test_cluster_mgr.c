@@ -129,8 +129,8 @@ static void two_init(struct two *two)
 
 static void two_connect(struct two *two)
 {
-    ck_assert_int_eq(evpt_cluster_mgr_connect(&two->a.mgr, &two->addr, 5 * EVPT_NS_PER_S, &two->a),
-                     0);
+    ck_assert_int_eq(
+        evpt_cluster_mgr_connect(&two->a.mgr, &two->addr, "here", 5 * EVPT_NS_PER_S, &two->a), 0);
     TURN_UNTIL(&two->world, two->a.connects == 1 && two->b.accepts == 1 && two->a.hellos == 1 &&
                                 two->b.hellos == 1);
     ck_assert_int_eq(two->a.connect_error, 0);
@@ -227,10 +227,12 @@ START_TEST(test_cluster_mgr_reports_failed_and_cancelled_attempts)
     struct two two;
     two_init(&two);
     evpt_cluster_mgr_stop_listening(&two.b.mgr);
-    ck_assert_int_eq(evpt_cluster_mgr_connect(&two.a.mgr, &two.addr, 5 * EVPT_NS_PER_S, &two.a), 0);
+    ck_assert_int_eq(
+        evpt_cluster_mgr_connect(&two.a.mgr, &two.addr, "here", 5 * EVPT_NS_PER_S, &two.a), 0);
     TURN_UNTIL(&two.world, two.a.connects == 1);
     ck_assert_int_eq(two.a.connect_error, -ECONNREFUSED);
-    ck_assert_int_eq(evpt_cluster_mgr_connect(&two.a.mgr, &two.addr, 5 * EVPT_NS_PER_S, &two.a), 0);
+    ck_assert_int_eq(
+        evpt_cluster_mgr_connect(&two.a.mgr, &two.addr, "here", 5 * EVPT_NS_PER_S, &two.a), 0);
     ck_assert(evpt_cluster_mgr_cancel(&two.a.mgr, &two.a));
     ck_assert(!evpt_cluster_mgr_cancel(&two.a.mgr, &two.a));
     for (int i = 0; i < 10; i++)

@@ -132,7 +132,8 @@ static void net_fini(struct net *net)
 static void try_connect(struct net *net, const struct evpt_addr *addr, void *tag)
 {
     net->in_call = true;
-    ck_assert_int_eq(evpt_tcp_client_try_connect(&net->client, addr, 5 * EVPT_NS_PER_S, tag), 0);
+    ck_assert_int_eq(
+        evpt_tcp_client_try_connect(&net->client, addr, "here", 5 * EVPT_NS_PER_S, tag), 0);
     net->in_call = false;
 }
 
@@ -231,8 +232,8 @@ END_TEST
 static void try_again(struct net *net)
 {
     if (net->connects < 3)
-        ck_assert_int_eq(evpt_tcp_client_try_connect(&net->client, &net->addr, 5 * EVPT_NS_PER_S,
-                                                     net->connect_tag),
+        ck_assert_int_eq(evpt_tcp_client_try_connect(&net->client, &net->addr, "here",
+                                                     5 * EVPT_NS_PER_S, net->connect_tag),
                          0);
 }
 
@@ -401,8 +402,8 @@ START_TEST(test_tcp_ids_that_collide_are_found_after_any_removal)
         if (!sessions[at] && object->session_count < IDS - 1) { /* more would double the table */
             object->total_session_id = ids[at] - 1;
             ck_assert_int_eq(evpt_sys_socketpair(fds[at]), 0);
-            ck_assert_int_eq(evpt_tcp_object_create_session(object, fds[at][0], EVPT_SESSION_CLIENT,
-                                                            &sessions[at]),
+            ck_assert_int_eq(evpt_tcp_object_create_session(object, fds[at][0], NULL,
+                                                            EVPT_SESSION_CLIENT, &sessions[at]),
                              0);
             ck_assert_uint_eq(evpt_session_id(sessions[at]), ids[at]);
         } else if (sessions[at]) {

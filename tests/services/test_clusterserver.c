@@ -171,7 +171,8 @@ static void peer_connect(struct yard *yard, struct peer *peer)
 {
     peer->yard = yard;
     ck_assert_int_eq(
-        evpt_cluster_mgr_connect(&yard->peers_mgr, &yard->addr, 5 * EVPT_NS_PER_S, peer), 0);
+        evpt_cluster_mgr_connect(&yard->peers_mgr, &yard->addr, "here", 5 * EVPT_NS_PER_S, peer),
+        0);
     TURN_UNTIL(yard, peer->session && evpt_session_said_hello(peer->session));
 }
 

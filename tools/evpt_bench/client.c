@@ -433,7 +433,7 @@ static void on_connect(void *tag, struct evpt_session *session, int error, void 
 
 static void try_connect(struct client *client, struct connection *connection)
 {
-    int error = evpt_tcp_client_try_connect(&client->tcp, &client->addr,
+    int error = evpt_tcp_client_try_connect(&client->tcp, &client->addr, "target",
                                             client->options->timeout_ns, connection);
     if (error)
         on_connect(connection, NULL, error, client);

@@ -435,7 +435,8 @@ static void on_connect(void *tag, struct evpt_session *session, int error, void 
 
 static void try_connect(struct driver *driver)
 {
-    int error = evpt_tcp_client_try_connect(&driver->tcp, &awaited(driver)->addr, START_NS, driver);
+    int error = evpt_tcp_client_try_connect(&driver->tcp, &awaited(driver)->addr,
+                                            awaited(driver)->name, START_NS, driver);
     if (error)
         on_connect(driver, NULL, error, driver);
 }
