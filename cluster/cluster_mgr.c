@@ -93,10 +93,10 @@ static void on_shed(int error, void *user)
     mgr->sink->on_shed(mgr->user, error);
 }
 
-static void on_refused(const struct evpt_addr *peer, const char *reason, void *user)
+static void on_refused(const struct evpt_addr *peer, int error, const char *reason, void *user)
 {
     struct evpt_cluster_mgr *mgr = user;
-    mgr->sink->on_refused(mgr->user, peer, reason);
+    mgr->sink->on_refused(mgr->user, peer, error, reason);
 }
 
 static const struct evpt_tcp_server_ops server_ops = {

@@ -29,7 +29,7 @@ struct evpt_cluster_sink {
     void (*on_closed)(void *user, struct evpt_session *session, int error, const char *reason);
     void (*on_shed)(void *user, int error);
     /* with TLS: somebody did not get in */
-    void (*on_refused)(void *user, const struct evpt_addr *peer, const char *reason);
+    void (*on_refused)(void *user, const struct evpt_addr *peer, int error, const char *reason);
 };
 
 struct evpt_cluster_mgr { /* caller's storage, must not move */

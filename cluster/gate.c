@@ -111,11 +111,8 @@ void evpt_gate_enter(struct evpt_gate *gate, struct evpt_tls *tls, int fd,
 void evpt_gate_init(struct evpt_gate *gate, struct evpt_loop *loop, uint32_t max,
                     uint32_t per_address_max, const struct evpt_gate_ops *ops, void *user)
 {
-    *gate = (struct evpt_gate){.loop = loop,
-                               .ops = ops,
-                               .user = user,
-                               .max = max,
-                               .per_address_max = per_address_max};
+    *gate = (struct evpt_gate){
+        .loop = loop, .ops = ops, .user = user, .max = max, .per_address_max = per_address_max};
     evpt_list_init(&gate->guests);
 }
 

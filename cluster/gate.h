@@ -29,7 +29,7 @@ struct evpt_gate_ops {
                        const char *reason, void *user);
 };
 
-struct evpt_gate { /* caller's storage, must not move; zeroed: nobody may enter */
+struct evpt_gate {        /* caller's storage, must not move; zeroed: nobody may enter */
     uint32_t count;       /* guests inside */
     uint64_t refused;     /* so far, for what they did or failed to do */
     uint64_t turned_away; /* so far, because there were too many */

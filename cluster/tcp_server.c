@@ -1,5 +1,7 @@
 #include "cluster/tcp_server.h"
 
+#include <errno.h>
+
 #define BACKLOG 1024 /* a cluster that comes back all at once; the kernel cuts it to somaxconn */
 
 static void shed(struct evpt_tcp_server *server, int error)
@@ -19,34 +21,43 @@ static void open_session(struct evpt_tcp_server *server, int fd, struct evpt_tra
         server->ops->on_opened(session, server->user);
 }
 
-static void on_accept(struct evpt_listener *listener, int fd, const struct evpt_addr *peer,
-                      void *user)
-{
-    struct evpt_tcp_server *server = user;
-    struct evpt_tls *tls = server->object.config->tls;
-    if (tls)
-        evpt_gate_enter(&server->gate, tls, fd, peer);
-    else
-        open_session(server, fd, NULL);
-}
-
 static void on_passed(struct evpt_gate *gate, int fd, struct evpt_transport *transport, void *user)
 {
     open_session(user, fd, transport);
 }
 
+static void tell_refused(struct evpt_tcp_server *server, const struct evpt_addr *peer, int error,
+                         const char *reason)
+{
+    if (server->ops->on_refused)
+        server->ops->on_refused(peer, error, reason, server->user);
+}
+
 static void on_refused(struct evpt_gate *gate, const struct evpt_addr *peer, int error,
                        const char *reason, void *user)
 {
-    struct evpt_tcp_server *server = user;
-    if (server->ops->on_refused)
-        server->ops->on_refused(peer, reason, server->user);
+    tell_refused(user, peer, error, reason);
 }
 
 static const struct evpt_gate_ops gate_ops = {
     .on_passed = on_passed,
     .on_refused = on_refused,
 };
+
+static void on_accept(struct evpt_listener *listener, int fd, const struct evpt_addr *peer,
+                      void *user)
+{
+    struct evpt_tcp_server *server = user;
+    struct evpt_tls *tls = server->object.config->tls;
+    if (server->own_user_only && !evpt_sys_peer_is_own_user(fd)) {
+        evpt_sys_close(fd);
+        tell_refused(server, peer, -EACCES, "it runs as another user");
+    } else if (tls) {
+        evpt_gate_enter(&server->gate, tls, fd, peer);
+    } else {
+        open_session(server, fd, NULL);
+    }
+}
 
 static void on_listener_shed(struct evpt_listener *listener, int error, void *user)
 {

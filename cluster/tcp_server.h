@@ -12,12 +12,13 @@ struct evpt_tcp_server_ops {
     void (*on_opened)(struct evpt_session *session, void *user);
     /* One was refused because the system is out of descriptors or memory. May be NULL. */
     void (*on_shed)(int error, void *user);
-    /* One did not get through the gate (gate.h): TLS only. May be NULL. */
-    void (*on_refused)(const struct evpt_addr *peer, const char *reason, void *user);
+    /* One did not get through the gate (gate.h), or is another user's. May be NULL. */
+    void (*on_refused)(const struct evpt_addr *peer, int error, const char *reason, void *user);
 };
 
 struct evpt_tcp_server { /* caller's storage, must not move */
     struct evpt_tcp_object object;
+    bool own_user_only; /* of a local socket; set before listen */
     /* private */
     struct evpt_listener listener;
     struct evpt_gate gate; /* before a session, where the configuration says TLS */

@@ -373,14 +373,12 @@ static int api_reply(lua_State *L)
 
 /* ---- what can be reached ---- */
 
-/* Adds the functions of the table at 1 to the one in the registry. */
-static int add_methods(lua_State *L, enum evpt_vm_ref ref)
+/* Before anything is added, so that nothing is where one is wrong. */
+static int check_methods(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TTABLE);
-    evpt_push_table(L, ref);
-    int into = lua_gettop(L);
     lua_pushnil(L);
-    while (lua_next(L, 1)) { /* first look at all, so that nothing is added where one is wrong */
+    while (lua_next(L, 1)) {
         if (lua_type(L, -2) != LUA_TSTRING || !lua_isfunction(L, -1)) {
             const char *kind = luaL_typename(L, -1);
             return luaL_error(L, "expected a table of functions by name, got [%s] = %s",
@@ -391,6 +389,14 @@ static int add_methods(lua_State *L, enum evpt_vm_ref ref)
                               lua_tostring(L, -2));
         lua_pop(L, 1);
     }
+    return 0;
+}
+
+/* Adds the functions of the table at 1 to the one in the registry. */
+static int add_methods(lua_State *L, enum evpt_vm_ref ref)
+{
+    evpt_push_table(L, ref);
+    int into = lua_gettop(L);
     lua_pushnil(L);
     while (lua_next(L, 1)) {
         lua_pushvalue(L, -2);
@@ -402,11 +408,14 @@ static int add_methods(lua_State *L, enum evpt_vm_ref ref)
 
 static int api_export(lua_State *L)
 {
+    check_methods(L);
+    evpt_restrict_exports(L); /* first: no call comes in between */
     return add_methods(L, EVPT_REF_EXPORTS);
 }
 
 static int api_methods(lua_State *L)
 {
+    check_methods(L);
     return add_methods(L, EVPT_REF_METHODS);
 }
 

@@ -50,6 +50,13 @@ int evpt_call_within(lua_State *L);
 /* on_status(fn): fn(node, status) runs at each `.status`. */
 int evpt_on_status(lua_State *L);
 
+/* ---- api_access.c ---- */
+
+/* export({name = function, ...} [, {from = {pattern, ...}}]): from here on other nodes may call these
+ * methods only as `from` says, or all of them where it says nothing. Raises where the options are
+ * not such; the table at 1 has been looked at. */
+void evpt_restrict_exports(lua_State *L);
+
 /* ---- api_task.c ---- */
 
 /* sleep, wait, fork ...: what evpt_open adds. */

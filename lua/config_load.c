@@ -284,9 +284,11 @@ static void read_section(struct config_load *load, lua_State *L, int index, cons
 
 static void read_tls(struct config_load *load, lua_State *L, int index, const struct row *row)
 {
-    load->config.tls.on = !is_off(L, index);
-    if (load->config.tls.on)
+    load->config.tls.on = lua_istable(L, index);
+    if (lua_istable(L, index))
         read_section(load, L, index, row);
+    else if (!is_off(L, index))
+        evpt_load_expected(&load->load, L, index, row->key, "a table or false");
 }
 
 static void read_services(struct config_load *load, lua_State *L, int index, const struct row *row)

@@ -84,6 +84,9 @@ int evpt_sys_connect(const struct evpt_addr *addr);
 int evpt_sys_connect_result(int fd);
 int evpt_sys_local_addr(int fd, struct evpt_addr *ret_addr);
 int evpt_sys_peer_addr(int fd, struct evpt_addr *ret_addr);
+/* Does the process at the other end of a local socket run as the user of this one, or as root?
+ * False where that cannot be said. */
+bool evpt_sys_peer_is_own_user(int fd);
 /* Two connected stream sockets. */
 int evpt_sys_socketpair(int ret_fds[2]);
 int evpt_sys_shutdown_write(int fd);

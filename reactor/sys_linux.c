@@ -348,6 +348,15 @@ int evpt_sys_peer_addr(int fd, struct evpt_addr *ret_addr)
     return 0;
 }
 
+bool evpt_sys_peer_is_own_user(int fd)
+{
+    struct ucred peer;
+    socklen_t size = sizeof(peer);
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) || size != sizeof(peer))
+        return false;
+    return peer.uid == 0 || peer.uid == geteuid();
+}
+
 int evpt_sys_socketpair(int ret_fds[2])
 {
     return socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ret_fds) ? -errno : 0;

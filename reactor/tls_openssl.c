@@ -224,7 +224,7 @@ static int explain(struct tls *t)
     int alert = alert_of(error);
     long verified = SSL_get_verify_result(t->ssl);
     if (t->io_error == -EVPT_EEOF) {
-        set_reason(t, "the peer closed the connection in the TLS handshake", NULL);
+        set_reason(t, "closed by the peer in the TLS handshake", NULL);
         return -EVPT_EEOF;
     }
     if (t->io_error)

@@ -12,6 +12,7 @@
 #define NO_SLOT UINT32_MAX
 #define CAPACITY_MIN 64
 #define CAPACITY_MAX (1u << 24)
+#define DENIED_LINE_NS EVPT_NS_PER_S
 
 /* A session of this node's has its slot in the low bits, as many as the capacity needs; the others
  * count how often the slot was used. They have to be many: the answer to a request whose connection
@@ -229,6 +230,44 @@ static void deliver(struct evpt_clusterserver *server, struct evpt_session *sess
         refuse(server, session, message, EVPT_CODE_UNKNOWN_SERVICE, "the service has gone");
 }
 
+/* Whoever is denied may go on asking: one line a second. */
+static void tell_denied(struct evpt_clusterserver *server, const struct evpt_session *session,
+                        const char *text)
+{
+    uint64_t now_ns = evpt_loop_now(server->loop);
+    atomic_fetch_add_explicit(&server->denied, 1, memory_order_relaxed);
+    server->denied_untold++;
+    if (server->denied_told_ns && now_ns < server->denied_told_ns + DENIED_LINE_NS)
+        return;
+    char more[64] = "";
+    if (server->denied_untold > 1)
+        snprintf(more, sizeof(more), "; %llu more since the last such line",
+                 (unsigned long long)(server->denied_untold - 1));
+    evpt_logf(server->log, EVPT_LOG_WARN, "clusterserver", "denied: %s (%s)%s", text,
+              evpt_session_peer_addr(session), more);
+    server->denied_told_ns = now_ns;
+    server->denied_untold = 0;
+}
+
+/* False: refused. */
+static bool check_caller(struct evpt_clusterserver *server, struct evpt_session *session,
+                         struct evpt_message *message, const struct evpt_request_info *info)
+{
+    const char *method = (const char *)message->data + message->method_at;
+    const char *caller = evpt_session_caller(session);
+    char text[256];
+    if (evpt_registry_allows(&server->scheduler->registry, message->target, method,
+                             message->method_size, caller))
+        return true;
+    snprintf(text, sizeof(text), "%.*s.%.*s is not for %s",
+             info->service_size < 64 ? (int)info->service_size : 64, info->service,
+             message->method_size < 64 ? (int)message->method_size : 64, method,
+             *caller ? caller : "a caller without a name");
+    tell_denied(server, session, text);
+    refuse(server, session, message, EVPT_CODE_DENIED, text);
+    return false;
+}
+
 void evpt_clusterserver_on_request(struct evpt_clusterserver *server, struct evpt_session *session,
                                    struct evpt_message *message)
 {
@@ -258,7 +297,8 @@ void evpt_clusterserver_on_request(struct evpt_clusterserver *server, struct evp
         refuse(server, session, message, EVPT_CODE_UNKNOWN_SERVICE, text);
         return;
     }
-    deliver(server, session, message, &info);
+    if (check_caller(server, session, message, &info))
+        deliver(server, session, message, &info);
 }
 
 /* ---- connections ---- */
@@ -285,6 +325,21 @@ void evpt_clusterserver_on_closed(struct evpt_clusterserver *server, struct evpt
     evpt_logf(server->log, error == -EVPT_EPROTOCOL ? EVPT_LOG_WARN : EVPT_LOG_INFO,
               "clusterserver", "connection from %s%s%s closed: %s", evpt_session_peer_addr(session),
               said_hello ? " " : "", evpt_session_peer_name(session), reason);
+}
+
+static void close_unlisted(struct evpt_session *session, void *user)
+{
+    struct evpt_clusterserver *server = user;
+    const char *name = evpt_session_caller(session);
+    enum evpt_connect_status status;
+    if (evpt_session_caller_is_proved(session) &&
+        !evpt_clusterclient_lookup(server->client, name, strlen(name), NULL, &status))
+        evpt_session_close(session, false, "the node list no longer has it");
+}
+
+void evpt_clusterserver_close_unlisted(struct evpt_clusterserver *server)
+{
+    evpt_tcp_object_each(&server->mgr->server.object, close_unlisted, server);
 }
 
 void evpt_clusterserver_drain(struct evpt_clusterserver *server)

@@ -25,7 +25,7 @@ struct evpt_clusterserver {
     struct evpt_clusterclient *client; /* is told which nodes have been heard of; may be NULL */
     uint32_t only;                     /* the one service that can be reached; 0: all that export */
     uint32_t handle;                   /* of the pinned service: answers come there */
-    _Atomic uint64_t requests, refused, dropped_replies;
+    _Atomic uint64_t requests, refused, denied, dropped_replies;
     /* private */
     struct evpt_served *served; /* session2context: slots, indexed by the low bits of the session */
     uint32_t capacity, count;
@@ -39,6 +39,8 @@ struct evpt_clusterserver {
     uint32_t known_version;
     uint32_t builtin[8]; /* handles that no other node may reach */
     unsigned builtin_count;
+    uint64_t denied_untold;  /* since the last line about it */
+    uint64_t denied_told_ns; /* when that was */
     bool draining;
 };
 
@@ -49,6 +51,10 @@ void evpt_clusterserver_fini(struct evpt_clusterserver *server);
 
 /* A service's answer: a REPLY message with the session that its request bore. Takes it over. */
 void evpt_clusterserver_reply(struct evpt_clusterserver *server, struct evpt_message *message);
+
+/* Closes what came in from nodes that have proved names which the node list does not have any more.
+ */
+void evpt_clusterserver_close_unlisted(struct evpt_clusterserver *server);
 
 /* No new requests: they get `stopping`, peers get GOAWAY; those in progress are still answered. */
 void evpt_clusterserver_drain(struct evpt_clusterserver *server);

@@ -19,7 +19,8 @@ enum evpt_executed { EVPT_EXECUTED_NO, EVPT_EXECUTED_MAYBE, EVPT_EXECUTED_YES };
     X(EVPT_CODE_OVERLOADED, 8, "overloaded", "a limit was hit", EVPT_EXECUTED_NO)                  \
     X(EVPT_CODE_TOO_LARGE, 9, "too_large", "longer than message_max", EVPT_EXECUTED_NO)            \
     X(EVPT_CODE_BAD_MESSAGE, 10, "bad_message", "the peer could not read it", EVPT_EXECUTED_NO)    \
-    X(EVPT_CODE_STOPPING, 11, "stopping", "the node is draining", EVPT_EXECUTED_NO)
+    X(EVPT_CODE_STOPPING, 11, "stopping", "the node is draining", EVPT_EXECUTED_NO)                \
+    X(EVPT_CODE_DENIED, 12, "denied", "not for this caller", EVPT_EXECUTED_NO)
 
 enum evpt_code {
 #define X(name, value, word, text, executed) name = value,

@@ -177,12 +177,25 @@ static void do_apply(struct evpt_node *node, struct evpt_message *request, struc
         fail(node, request, evpt_strerror(error));
         return;
     }
+    evpt_clusterserver_close_unlisted(&node->server);
     struct answer answer = begin(1);
     put_map(&answer, 3);
     put_names(&answer, "added", diff.added, diff.added_count);
     put_names(&answer, "removed", diff.removed, diff.removed_count);
     put_names(&answer, "changed", diff.changed, diff.changed_count);
     evpt_node_diff_fini(&diff);
+    finish(node, request, &answer);
+}
+
+static void do_load_tls(struct evpt_node *node, struct evpt_message *request,
+                        struct evpt_reader *args)
+{
+    char text[EVPT_TLS_TEXT_SIZE];
+    if (evpt_node_load_tls(node, text) != 0) {
+        fail(node, request, text);
+        return;
+    }
+    struct answer answer = begin(0);
     finish(node, request, &answer);
 }
 
@@ -251,10 +264,14 @@ static void do_stat(struct evpt_node *node, struct evpt_message *request, struct
         {"pending", evpt_clusterclient_pending(&node->client)},
         {"requests", load(&node->server.requests)},
         {"refused_requests", load(&node->server.refused)},
+        {"denied_requests", load(&node->server.denied)},
         {"dropped_replies", load(&node->server.dropped_replies)},
         {"serving", evpt_clusterserver_pending(&node->server)},
         {"connections_in", evpt_tcp_object_count(&node->mgr.server.object)},
         {"connections_out", evpt_tcp_object_count(&node->mgr.client.object)},
+        {"handshakes", node->mgr.server.gate.count},
+        {"handshakes_refused", (int64_t)node->mgr.server.gate.refused},
+        {"handshakes_turned_away", (int64_t)node->mgr.server.gate.turned_away},
         {"bounced_sends", load(&node->scheduler.bounced)},
         {"loop_takeovers", load(&node->scheduler.takeovers)},
         {"loop_turns", (int64_t)evpt_loop_turns(node->cluster.loop)},
@@ -301,8 +318,8 @@ static const struct {
     const char *name;
     method_fn fn;
 } methods[] = {
-    {"listen", do_listen}, {"apply", do_apply}, {"observe", do_observe}, {"nodes", do_nodes},
-    {"stat", do_stat},     {"drain", do_drain}, {"refuse", do_refuse},
+    {"listen", do_listen}, {"apply", do_apply}, {"load_tls", do_load_tls}, {"observe", do_observe},
+    {"nodes", do_nodes},   {"stat", do_stat},   {"drain", do_drain},       {"refuse", do_refuse},
 };
 
 void evpt_control_message(struct evpt_node *node, struct evpt_message *message)

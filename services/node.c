@@ -79,12 +79,15 @@ static void on_shed(void *user, int error)
               evpt_strerror(error));
 }
 
-static void on_refused(void *user, const struct evpt_addr *peer, const char *reason)
+static void on_refused(void *user, const struct evpt_addr *peer, int error, const char *reason)
 {
     struct evpt_node *node = user;
     char addr[EVPT_ADDR_TEXT_SIZE];
-    evpt_logf(&node->log, EVPT_LOG_WARN, "clusterserver", "connection from %s refused: %s",
-              evpt_addr_format(peer, addr, sizeof(addr)), reason);
+    /* Who comes and goes without a word may be a monitor that looks whether we are there. */
+    bool harmless = error == -EVPT_EEOF;
+    evpt_logf(&node->log, harmless ? EVPT_LOG_INFO : EVPT_LOG_WARN, "clusterserver",
+              "connection from %s %s: %s", evpt_addr_format(peer, addr, sizeof(addr)),
+              harmless ? "closed" : "refused", reason);
 }
 
 static const struct evpt_cluster_sink cluster_sink = {
@@ -124,10 +127,19 @@ static void ignore_shed(void *user, int error)
 {
 }
 
+static void on_admin_refused(void *user, const struct evpt_addr *peer, int error,
+                             const char *reason)
+{
+    struct evpt_node *node = user;
+    evpt_logf(&node->log, EVPT_LOG_WARN, "console", "connection to the admin socket refused: %s",
+              reason);
+}
+
 static const struct evpt_cluster_sink admin_sink = {
     .on_hello = ignore_session,
     .on_accepted = ignore_session,
     .on_shed = ignore_shed,
+    .on_refused = on_admin_refused,
     .on_request = on_admin_request,
     .on_closed = on_admin_closed,
 };
@@ -327,6 +339,7 @@ int evpt_node_open_admin(struct evpt_node *node, uint32_t console)
 {
     struct evpt_addr addr;
     node->admin.only = console;
+    node->admin_mgr.server.own_user_only = true; /* whatever has become of the file's mode */
     int error = evpt_addr_local(&addr, node->config->admin);
     if (!error)
         error = evpt_sys_make_parent(node->config->admin);

@@ -36,6 +36,8 @@ void evpt_registry_fini(struct evpt_registry *registry)
             evpt_sys_free(name);
         }
     }
+    for (uint32_t i = 0; i < registry->slot_count; i++)
+        evpt_access_clear(&registry->slots[i].rules);
     evpt_sys_free(registry->buckets);
     evpt_sys_free(registry->slots);
     evpt_sys_free(registry->free_slots);
@@ -195,6 +197,8 @@ void evpt_registry_release(struct evpt_registry *registry, struct evpt_service *
         drop_names(registry, slot);
         atomic_fetch_add_explicit(&registry->version, 1, memory_order_release);
     }
+    evpt_access_clear(&slot->rules);
+    atomic_store_explicit(&service->restricted, false, memory_order_relaxed); /* under the lock */
     uint32_t last = (registry->free_first + registry->free_count) % registry->free_capacity;
     registry->free_slots[last] = handle & SLOT_MASK;
     registry->free_count++;
@@ -279,4 +283,38 @@ const char *evpt_registry_name_of(struct evpt_registry *registry, uint32_t handl
         snprintf(buffer, size, "%.*s", (int)name->size, name->text);
     pthread_mutex_unlock(&registry->lock);
     return buffer;
+}
+
+/* ---- who may call ---- */
+
+int evpt_registry_restrict(struct evpt_registry *registry, uint32_t handle, const char *method,
+                           size_t method_size, const char *const *patterns, size_t count)
+{
+    pthread_mutex_lock(&registry->lock);
+    int error = -EVPT_ENOTFOUND;
+    struct evpt_service *service = evpt_registry_find(registry, handle);
+    if (service)
+        error = evpt_access_set(&registry->slots[handle & SLOT_MASK].rules, method, method_size,
+                                patterns, count);
+    /* release: pairs with evpt_registry_allows. It stays when the last rule goes: rare, and then it
+     * costs a lock. */
+    if (!error && count > 0)
+        atomic_store_explicit(&service->restricted, true, memory_order_release);
+    pthread_mutex_unlock(&registry->lock);
+    return error;
+}
+
+bool evpt_registry_allows(struct evpt_registry *registry, uint32_t handle, const char *method,
+                          size_t method_size, const char *caller)
+{
+    const struct evpt_service *service = evpt_registry_find(registry, handle);
+    /* acquire: whoever learns of a method after it was exported sees that it is restricted */
+    if (!service || !atomic_load_explicit(&service->restricted, memory_order_acquire))
+        return true;
+    pthread_mutex_lock(&registry->lock);
+    bool allowed =
+        evpt_registry_find(registry, handle) != service ||
+        evpt_access_allows(registry->slots[handle & SLOT_MASK].rules, method, method_size, caller);
+    pthread_mutex_unlock(&registry->lock);
+    return allowed;
 }

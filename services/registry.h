@@ -9,6 +9,7 @@
 #ifndef EVPT_SERVICES_REGISTRY_H
 #define EVPT_SERVICES_REGISTRY_H
 
+#include "services/access.h"
 #include "services/service.h"
 #include <pthread.h>
 
@@ -22,6 +23,7 @@ struct evpt_name;
 /* What the registry keeps of a slot beside the service itself; under the lock. */
 struct evpt_slot {
     struct evpt_name *names; /* of who lives there, the first one first */
+    struct evpt_access_rule *rules; /* who may call it from other nodes */
     uint16_t generation;
 };
 
@@ -63,6 +65,13 @@ uint32_t evpt_registry_query(struct evpt_registry *registry, const char *name, s
 /* The first name of a handle into `buffer`; "" where it has none. Returns buffer. */
 const char *evpt_registry_name_of(struct evpt_registry *registry, uint32_t handle, char *buffer,
                                   size_t size);
+/* Other nodes may call the method only where one of the patterns matches their name (access.h);
+ * `count` 0: all may. 0, -EVPT_ENOTFOUND, -ENOMEM. */
+int evpt_registry_restrict(struct evpt_registry *registry, uint32_t handle, const char *method,
+                           size_t method_size, const char *const *patterns, size_t count);
+/* May the node `caller` call it? Takes the lock only where the service has such rules. */
+bool evpt_registry_allows(struct evpt_registry *registry, uint32_t handle, const char *method,
+                          size_t method_size, const char *caller);
 /* Calls `fn` for each service, in order of slots; services may come and go meanwhile. */
 typedef void (*evpt_registry_each_fn)(struct evpt_service *service, uint32_t handle, void *user);
 void evpt_registry_each(struct evpt_registry *registry, evpt_registry_each_fn fn, void *user);

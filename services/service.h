@@ -43,6 +43,7 @@ struct evpt_service {
         waiting;             /* calls and sends in the mailbox or backlog; bounded by mailbox_max */
     _Atomic uint32_t handle; /* 0: free */
     _Atomic uint32_t kill_requested; /* the handle that is to end */
+    _Atomic bool restricted;         /* it has, or had, rules about who may call: see registry.h */
     /* statistics: written by the consumer, read by anyone */
     _Atomic uint64_t messages, run_ns;
     _Atomic uint32_t refused; /* messages refused because the mailbox was full */

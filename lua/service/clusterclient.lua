@@ -59,8 +59,19 @@ local function names(list)
     return #list > 0 and table.concat(list, " ") or "-"
 end
 
+-- Certificates and key, for connections that come later. Where one of them is bad, those before stay in force.
+local function load_tls()
+    local code, failure = evpt.try(control, "load_tls")
+    if code ~= 0 then
+        error("tls: " .. failure.message, 0)
+    end
+end
+
 local function reload_uncounted(text)
     local list = load_list(text)
+    if builtin.config().tls then
+        load_tls()
+    end
     if text then
         builtin.replace_node_list(text)
     end
@@ -129,7 +140,7 @@ local commands = {
     reload_logged = function()
         local ok, problem = pcall(one_at_a_time, reload)
         if not ok then
-            evpt.log.error("reload refused, the node list stays as it was: %s", problem)
+            evpt.log.error("reload refused, everything stays as it was: %s", problem)
         end
     end,
     subscribe = function(handle)

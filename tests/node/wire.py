@@ -24,7 +24,7 @@ HELLO, PING, PONG, GOAWAY = 0x84, 0x85, 0x86, 0x87
 PART = 32768
 CALL, SEND, REPLY = 1, 2, 3
 CODES = ("ok", "unknown_node", "connect_failed", "disconnected", "timeout", "unknown_service",
-         "unknown_method", "failed", "overloaded", "too_large", "bad_message", "stopping")
+         "unknown_method", "failed", "overloaded", "too_large", "bad_message", "stopping", "denied")
 
 OK, UNKNOWN_NODE, CONNECT_FAILED, DISCONNECTED, TIMEOUT, UNKNOWN_SERVICE, UNKNOWN_METHOD, FAILED, \
     OVERLOADED, TOO_LARGE, BAD_MESSAGE, STOPPING = range(12)
@@ -401,7 +401,7 @@ def connect(address, receive_buffer=None):
 
 class RemoteError(Exception):
     def __init__(self, reply):
-        super().__init__("%s: %r" % (CODES[reply.code] if reply.code < 12 else reply.code,
+        super().__init__("%s: %r" % (CODES[reply.code] if reply.code < len(CODES) else reply.code,
                                      reply.results))
         self.code = reply.code
         self.message = reply.results[0] if reply.results else None

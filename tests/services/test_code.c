@@ -22,6 +22,7 @@ START_TEST(test_code_table_is_that_of_the_contract)
         {9, "too_large", "no"},
         {10, "bad_message", "no"},
         {11, "stopping", "no"},
+        {12, "denied", "no"},
     };
     ck_assert_uint_eq(sizeof(table) / sizeof(table[0]), EVPT_CODE_COUNT);
     for (int i = 0; i < EVPT_CODE_COUNT; i++) {

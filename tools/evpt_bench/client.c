@@ -447,7 +447,8 @@ static int prepare(struct bench_engine *engine)
         try_connect(client, &client->connections[i]);
     while (client->live < options->connections && !engine->context->interrupts) {
         if (client->connect_error) {
-            bench_complain("%s: %s", options->target, evpt_strerror(client->connect_error));
+            bench_complain("%s: %s", options->target,
+                           evpt_tcp_client_reason(&client->tcp, client->connect_error));
             return -1;
         }
         (void)evpt_loop_turn(client->loop, EVPT_FOREVER); /* fails only as the descriptors do */
@@ -570,7 +571,8 @@ struct bench_engine *bench_client_new(struct bench_context *context, const struc
     client->config = (struct evpt_session_config){.node = "evpt_bench",
                                                   .message_max = UINT32_MAX / 2,
                                                   .heartbeat_ms = HEARTBEAT_MS,
-                                                  .send_buffer_max = SEND_BUFFER_MAX};
+                                                  .send_buffer_max = SEND_BUFFER_MAX,
+                                                  .tls = context->tls};
     evpt_sys_random(&client->config.incarnation, sizeof(client->config.incarnation));
     client->config.incarnation >>= 1; /* below 2^63 */
     bench_calls_init(&client->calls);

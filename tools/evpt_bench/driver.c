@@ -581,7 +581,8 @@ struct bench_engine *bench_driver_new(struct bench_context *context)
     driver->config = (struct evpt_session_config){.node = "evpt_bench",
                                                   .message_max = MESSAGE_MAX,
                                                   .heartbeat_ms = HEARTBEAT_MS,
-                                                  .send_buffer_max = SEND_BUFFER_MAX};
+                                                  .send_buffer_max = SEND_BUFFER_MAX,
+                                                  .tls = context->tls};
     evpt_tcp_client_init(&driver->tcp, driver->loop, &driver->config, &tcp_ops, driver);
     driver->taken = evpt_sys_zalloc(sizeof(*driver->taken));
     driver->engine.recent = evpt_sys_zalloc(sizeof(*driver->engine.recent));

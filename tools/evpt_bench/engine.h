@@ -23,6 +23,7 @@
 struct bench_context {
     const struct bench_options *options;
     struct evpt_loop *loop;
+    struct evpt_tls *tls; /* NULL: none */
     unsigned interrupts; /* Ctrl-C, TERM */
 };
 

@@ -91,6 +91,24 @@ static void print_templates(FILE *out, const char *key, const char *own, const c
     fprintf(out, "/%s/?.%s\"\n", BENCH_LIB_FROM_BIN, suffix);
 }
 
+/* The folder as it is from here: nodes would start at their configuration's. */
+static void print_tls(FILE *out, const char *folder)
+{
+    char path[PATH_MAX];
+    if (!folder || !realpath(folder, path)) /* main.c has read files there */
+        return;
+    fputs("tls = { verify_name = true", out);
+    static const struct {
+        const char *key, *file;
+    } files[] = {{"cert", "%s.crt"}, {"key", "%s.key"}, {"ca", "ca.crt"}};
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        fprintf(out, ", %s = \"", files[i].key);
+        print_escaped(out, path);
+        fprintf(out, "/%s\"", files[i].file);
+    }
+    fputs(" }\n", out);
+}
+
 static void print_services(FILE *out, const struct bench_options *options,
                            const struct bench_node *node)
 {
@@ -118,6 +136,7 @@ static void print_config(FILE *out, const struct bench_options *options, const c
     print_templates(out, "cpath", own, "so");
     print_services(out, options, node);
     fputs("admin = false\nlog = { level = \"warn\" }\n", out);
+    print_tls(out, options->tls);
     fprintf(out, "cluster = { call_timeout_ms = %llu",
             (unsigned long long)(options->timeout_ns / EVPT_NS_PER_MS));
     if (message_max > 16777216) /* the default */
@@ -147,6 +166,8 @@ static int write_list(const struct bench_local *local, const struct bench_peers 
     FILE *out = open_memstream(&text, &size);
     if (!out)
         return -ENOMEM;
+    /* We are known, and listen nowhere: with TLS only who is in the list may connect. */
+    fputs("evpt_bench = false\n", out);
     for (unsigned i = 0; i < local->count; i++)
         fprintf(out, "%s = \"%s\"\n", local->nodes[i].name,
                 evpt_addr_format(&local->nodes[i].addr, addr, sizeof(addr)));

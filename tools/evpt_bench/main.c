@@ -8,12 +8,14 @@
  */
 #include "lua/config_load.h"
 #include "reactor/error.h"
+#include "reactor/tls.h"
 #include "tools/evpt_bench/client.h"
 #include "tools/evpt_bench/compare.h"
 #include "tools/evpt_bench/complain.h"
 #include "tools/evpt_bench/driver.h"
 #include "tools/evpt_bench/report.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <signal.h>
@@ -200,6 +202,26 @@ static int find_target(const struct bench_options *options, struct evpt_addr *re
     return found ? 0 : -1;
 }
 
+static int load_tls(struct bench *bench)
+{
+    char cert[512], key[512], ca[512], text[EVPT_TLS_TEXT_SIZE] = "";
+    const char *folder = bench->options.tls;
+    if (!folder)
+        return 0;
+    snprintf(cert, sizeof(cert), "%s/evpt_bench.crt", folder);
+    snprintf(key, sizeof(key), "%s/evpt_bench.key", folder);
+    snprintf(ca, sizeof(ca), "%s/ca.crt", folder);
+    const struct evpt_tls_files files = {.cert = cert, .key = key, .ca = ca};
+    /* A target may be an address: its name is not known then, and that the CA has signed it must
+     * do. */
+    int error = evpt_tls_new(&bench->context.tls, false, NULL, NULL);
+    if (!error || error == -ENOTSUP)
+        error = evpt_tls_load(bench->context.tls, &files, text);
+    if (error)
+        bench_complain("--tls: %s", text[0] ? text : evpt_strerror(error));
+    return error ? -1 : 0;
+}
+
 static int make_engine(struct bench *bench)
 {
     struct evpt_addr addr;
@@ -244,13 +266,14 @@ static int start(struct bench *bench, const char *command)
         return -1;
     }
     bench->shows_progress = isatty(STDERR_FILENO);
-    return make_engine(bench);
+    return load_tls(bench) == 0 ? make_engine(bench) : -1;
 }
 
 static void finish(struct bench *bench)
 {
     if (bench->engine)
         bench->engine->ops->close(bench->engine);
+    evpt_tls_free(bench->context.tls);
     evpt_watch_stop(&bench->signals);
     evpt_sys_close(bench->signal_fd);
     evpt_loop_free(bench->context.loop);

@@ -40,6 +40,8 @@ static const char usage[] =
     "  -s, --size BYTES        of the argument: 64 (default), or a range: 16..4Ki\n"
     "      --timeout TIME      deadline of each call and of connecting (default 5s)\n"
     "  -f, --nodes FILE        node list (clustername.lua) that TARGET is looked up in\n"
+    "      --tls DIR           TLS with the certificates in DIR: evpt_bench's, and for --local those\n"
+    "                          of bench_a and bench_b (evpt-certs -C DIR evpt_bench ...)\n"
     "      --pin CPULIST       bind everything that is started here to these processors: 0, 0-3\n"
     "\n"
     "load of --local\n"
@@ -72,6 +74,7 @@ enum {
     OPT_PEERS,
     OPT_BESIDE,
     OPT_SET,
+    OPT_TLS,
     OPT_PIN,
     OPT_JSON,
     OPT_CSV,
@@ -96,6 +99,7 @@ static const struct option long_options[] = {
     {"peers", required_argument, NULL, OPT_PEERS},
     {"beside", required_argument, NULL, OPT_BESIDE},
     {"set", required_argument, NULL, OPT_SET},
+    {"tls", required_argument, NULL, OPT_TLS},
     {"pin", required_argument, NULL, OPT_PIN},
     {"json", required_argument, NULL, OPT_JSON},
     {"csv", required_argument, NULL, OPT_CSV},
@@ -212,6 +216,9 @@ static int set_text(struct bench_options *options, int option, const char *text)
     switch (option) {
     case 'f':
         options->nodes = text;
+        return -1;
+    case OPT_TLS:
+        options->tls = text;
         return -1;
     case OPT_JSON:
         options->json = text;

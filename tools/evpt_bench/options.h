@@ -37,6 +37,7 @@ struct bench_options {
     uint64_t beside; /* --local: bytes of the calls that another service makes meanwhile; 0: none */
     const char **sets; /* KEY=VALUE for the nodes of --local */
     size_t set_count;
+    const char *tls; /* folder with certificates, as evpt-certs makes it; NULL: no TLS */
     const char *pin; /* as given; NULL: not pinned */
     cpu_set_t cpus;
     const char *json, *csv, *hgrm; /* files; "-": stdout; NULL: none */
