@@ -165,8 +165,8 @@ END_TEST
 static struct evpt_session *connect_again(struct two *two)
 {
     int hellos = two->b.hellos;
-    ck_assert_int_eq(evpt_cluster_mgr_connect(&two->a.mgr, &two->addr, 5 * EVPT_NS_PER_S, &two->a),
-                     0);
+    ck_assert_int_eq(
+        evpt_cluster_mgr_connect(&two->a.mgr, &two->addr, "b", 5 * EVPT_NS_PER_S, &two->a), 0);
     TURN_UNTIL(&two->world, two->b.hellos == hellos + 1);
     return two->b.peer;
 }
@@ -276,8 +276,8 @@ int main(void)
 {
     TCase *tcase = tcase_create("cluster_mgr");
     tcase_add_test(tcase, test_cluster_mgr_requests_go_there_and_replies_come_back);
-    tcase_add_test(tcase,
-                   test_cluster_mgr_connection_that_takes_over_ends_the_earlier_ones_of_its_process);
+    tcase_add_test(
+        tcase, test_cluster_mgr_connection_that_takes_over_ends_the_earlier_ones_of_its_process);
     tcase_add_test(tcase, test_cluster_mgr_goaway_reaches_those_who_connected);
     tcase_add_test(tcase, test_cluster_mgr_reply_to_a_caller_that_is_gone_finds_nobody);
     tcase_add_test(tcase, test_cluster_mgr_reports_failed_and_cancelled_attempts);

@@ -62,7 +62,7 @@ static void open_node(void)
     it.node.node.admin.only = spawn("console");
     FUZZ_CHECK(it.started == 2);
     FUZZ_CHECK(evpt_sys_socketpair(fds) == 0);
-    FUZZ_CHECK(evpt_tcp_object_create_session(&it.node.node.admin_mgr.server.object, fds[0],
+    FUZZ_CHECK(evpt_tcp_object_create_session(&it.node.node.admin_mgr.server.object, fds[0], NULL,
                                               EVPT_SESSION_SERVER, &session) == 0);
     it.client = fds[1];
     it.out = malloc(1 << 20);

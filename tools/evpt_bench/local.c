@@ -159,15 +159,16 @@ static int write_config(const struct bench_local *local, const struct bench_opti
     return error;
 }
 
-static int write_list(const struct bench_local *local, const struct bench_peers *peers)
+static int write_list(const struct bench_local *local, const struct bench_options *options,
+                      const struct bench_peers *peers)
 {
     char *text = NULL, addr[EVPT_ADDR_TEXT_SIZE];
     size_t size;
     FILE *out = open_memstream(&text, &size);
     if (!out)
         return -ENOMEM;
-    /* We are known, and listen nowhere: with TLS only who is in the list may connect. */
-    fputs("evpt_bench = false\n", out);
+    if (options->tls) /* we listen nowhere, but only who is in the list may connect */
+        fputs("evpt_bench = false\n", out);
     for (unsigned i = 0; i < local->count; i++)
         fprintf(out, "%s = \"%s\"\n", local->nodes[i].name,
                 evpt_addr_format(&local->nodes[i].addr, addr, sizeof(addr)));
@@ -273,7 +274,7 @@ int bench_local_start(struct bench_local *local, const struct bench_options *opt
     for (unsigned i = 0; !error && i < local->count; i++)
         error = hold_port(&local->nodes[i]);
     if (!error)
-        error = write_list(local, peers);
+        error = write_list(local, options, peers);
     for (unsigned i = 0; !error && i < local->count; i++)
         error = write_config(local, options, own, &local->nodes[i]);
     for (unsigned i = 0; !error && i < local->count; i++)
