@@ -250,6 +250,10 @@ int evpt_call_fail(lua_State *L, int code, const char *text, lua_KContext contex
     return evpt_call_continue(L, LUA_OK, context);
 }
 
+/* To request: wait for the answer however late it is. The deadline then only decides whether it is
+ * executed, and the answer says whether it was. */
+#define PATIENT 4
+
 /* call and try: (service, method, ...) */
 static int request(lua_State *L, int flags, lua_Number timeout_ms)
 {
@@ -268,10 +272,11 @@ static int request(lua_State *L, int flags, lua_Number timeout_ms)
     out.session = wait->session;
     out.deadline_ns = evpt_deadline_after(timeout_ms);
     int code = evpt_post_outgoing(L, &out, wait, error);
-    lua_KContext context = evpt_call_context(2, flags);
+    lua_KContext context = evpt_call_context(2, flags & ~PATIENT);
     if (code)
         return evpt_call_fail(L, code, error, context);
-    evpt_wait_arm(vm, wait, out.deadline_ns);
+    if (!(flags & PATIENT))
+        evpt_wait_arm(vm, wait, out.deadline_ns);
     lua_settop(L, 2); /* the arguments are not needed while we wait */
     return evpt_task_yield(L, context, evpt_call_continue);
 }
@@ -306,6 +311,23 @@ static int api_try(lua_State *L)
 static int api_request(lua_State *L)
 {
     return request(L, EVPT_CALL_TRY, HUGE_VAL);
+}
+
+/* request_within(timeout_ms, service, method, ...): the same with a deadline. */
+static int api_request_within(lua_State *L)
+{
+    lua_Number timeout_ms = evpt_check_timeout(L, 1);
+    lua_remove(L, 1);
+    return request(L, EVPT_CALL_TRY, timeout_ms);
+}
+
+/* request_begun_within(timeout_ms, service, method, ...): with a deadline until which its execution
+ * must have begun; never `maybe`. */
+static int api_request_begun_within(lua_State *L)
+{
+    lua_Number timeout_ms = evpt_check_timeout(L, 1);
+    lua_remove(L, 1);
+    return request(L, EVPT_CALL_TRY | PATIENT, timeout_ms);
 }
 
 static int api_send(lua_State *L)
@@ -565,6 +587,11 @@ static int api_start(lua_State *L)
     return evpt_call_lua(L, "evpt", "start");
 }
 
+static int api_update(lua_State *L)
+{
+    return evpt_call_lua(L, "evpt", "update");
+}
+
 /* spawn(script, name | nil) -> handle; it waits for its .start */
 static int api_spawn(lua_State *L)
 {
@@ -596,8 +623,13 @@ static int api_spawn(lua_State *L)
 int evpt_open_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"request", api_request},      {"spawn", api_spawn}, {"call_within", evpt_call_within},
-        {"on_status", evpt_on_status}, {NULL, NULL},
+        {"request", api_request},
+        {"request_within", api_request_within},
+        {"request_begun_within", api_request_begun_within},
+        {"spawn", api_spawn},
+        {"call_within", evpt_call_within},
+        {"on_status", evpt_on_status},
+        {NULL, NULL},
     };
     luaL_newlib(L, functions);
     return 1;
@@ -606,11 +638,22 @@ int evpt_open_core(lua_State *L)
 int evpt_open(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"call", api_call},   {"try", api_try},           {"send", api_send},
-        {"reply", api_reply}, {"export", api_export},     {"methods", api_methods},
-        {"self", api_self},   {"name", api_name},         {"node", api_node},
-        {"query", api_query}, {"register", api_register}, {"start", api_start},
-        {"exit", api_exit},   {"kill", api_kill},         {"on_stop", api_on_stop},
+        {"call", api_call},
+        {"try", api_try},
+        {"send", api_send},
+        {"reply", api_reply},
+        {"export", api_export},
+        {"methods", api_methods},
+        {"self", api_self},
+        {"name", api_name},
+        {"node", api_node},
+        {"query", api_query},
+        {"register", api_register},
+        {"start", api_start},
+        {"exit", api_exit},
+        {"kill", api_kill},
+        {"on_stop", api_on_stop},
+        {"update", api_update},
         {NULL, NULL},
     };
     static const luaL_Reg log[] = {

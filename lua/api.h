@@ -71,6 +71,8 @@ void evpt_set_package(lua_State *L);
 /* Pushes the chunk of a source that is part of the program; false: there is none (nothing pushed).
  */
 bool evpt_load_embedded(lua_State *L, const char *name);
+/* source(name): the same for Lua; raises where there is none. */
+int evpt_source(lua_State *L);
 /* Looks for a script or module in `path`. Pushes its file, or (false) what was tried. */
 bool evpt_find_in_path(lua_State *L, const char *name);
 /* Calls a function that is written in Lua, with all that is on the stack; it may wait. `source` is
@@ -79,7 +81,28 @@ bool evpt_find_in_path(lua_State *L, const char *name);
  * returned. */
 int evpt_call_lua(lua_State *L, const char *source, const char *function);
 
+/* A searcher of `require`: evpt's own modules. */
+int evpt_search_own(lua_State *L);
+
+/* ---- api_update.c ---- */
+
+/* The chunk on top of the stack is that of the module; NULL: of the service's script. */
+void evpt_keep_chunk(lua_State *L, const char *module);
+/* .update(what, unit, path, text), a life cycle function. */
+int evpt_life_update(lua_State *L);
+
+/* ---- heap.c ---- */
+
+/* walk(wanted, source | nil) -> list: container, key, function, again and again, for every place,
+ * wherever the state can reach it, where one of the functions is that are keys of the table
+ * `wanted`. The key of a function as the container is the index of its upvalue. With `source`
+ * (wanted may be nil): the functions that come from there. */
+int evpt_heap_walk(lua_State *L);
+
 /* ---- api_life.c ---- */
+
+/* Looks for _msg_dispatch_, after each part of the start, and after an update. */
+void evpt_refresh_dispatch(lua_State *L);
 
 /* Pushes a life cycle function: ".start" and so on. False: there is none of this name. */
 bool evpt_push_life_cycle(lua_State *L, const char *name, size_t size);

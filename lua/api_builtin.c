@@ -210,6 +210,7 @@ int evpt_open_builtin(lua_State *L)
         {"own_address", builtin_own_address},
         {"count_reload", builtin_count_reload},
         {"services", builtin_services},
+        {"source", evpt_source},
         {NULL, NULL},
     };
     luaL_newlib(L, functions);

@@ -15,8 +15,7 @@ static int raw_global(lua_State *L, const char *name)
     return type;
 }
 
-/* Looks for _msg_dispatch_, after each part of the start. */
-static void refresh(lua_State *L)
+void evpt_refresh_dispatch(lua_State *L)
 {
     if (raw_global(L, "_msg_dispatch_") != LUA_TFUNCTION) {
         lua_pop(L, 1);
@@ -41,12 +40,13 @@ static void load_script(lua_State *L, const char *script)
     }
     if (luaL_loadfilex(L, lua_tostring(L, -1), "t") != LUA_OK)
         lua_error(L);
+    evpt_keep_chunk(L, NULL);
     lua_remove(L, -2);
 }
 
 static int main_done(lua_State *L, int status, lua_KContext context)
 {
-    refresh(L);
+    evpt_refresh_dispatch(L);
     lua_settop(L, 0);
     /* what compiling has left behind: a third of what a small service holds */
     lua_gc(L, LUA_GCCOLLECT);
@@ -56,7 +56,7 @@ static int main_done(lua_State *L, int status, lua_KContext context)
 
 static int script_done(lua_State *L, int status, lua_KContext context)
 {
-    refresh(L);
+    evpt_refresh_dispatch(L);
     if (raw_global(L, "__main__") == LUA_TNIL)
         return main_done(L, LUA_OK, 0);
     lua_replace(L, 1); /* the arguments lie behind it */
@@ -75,7 +75,7 @@ static int life_start(lua_State *L)
 
 static int after_init_done(lua_State *L, int status, lua_KContext context)
 {
-    refresh(L);
+    evpt_refresh_dispatch(L);
     return 0;
 }
 
@@ -148,10 +148,8 @@ bool evpt_push_life_cycle(lua_State *L, const char *name, size_t size)
         const char *name;
         lua_CFunction function;
     } functions[] = {
-        {".start", life_start},
-        {".after_init", life_after_init},
-        {".stop", life_stop},
-        {".status", life_status},
+        {".start", life_start},   {".after_init", life_after_init}, {".stop", life_stop},
+        {".status", life_status}, {".update", evpt_life_update},
     };
     for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++) {
         if (strlen(functions[i].name) == size && memcmp(functions[i].name, name, size) == 0) {

@@ -36,6 +36,14 @@ bool evpt_load_embedded(lua_State *L, const char *name)
     return true;
 }
 
+int evpt_source(lua_State *L)
+{
+    const char *name = luaL_checkstring(L, 1);
+    if (!evpt_load_embedded(L, name))
+        return luaL_error(L, "no source %s", name);
+    return 1;
+}
+
 static int return_all(lua_State *L, int status, lua_KContext context)
 {
     return lua_gettop(L);
@@ -66,7 +74,7 @@ int evpt_call_lua(lua_State *L, const char *source, const char *function)
 /* ---- searchers of `require` ---- */
 
 /* evpt's own modules; in front of all others: nothing in `path` can stand in for them. */
-static int search_own(lua_State *L)
+int evpt_search_own(lua_State *L)
 {
     static const struct {
         const char *name;
@@ -121,6 +129,7 @@ static int search_text(lua_State *L)
     if (luaL_loadfilex(L, path, "t") != LUA_OK)
         return luaL_error(L, "error loading module '%s' from file '%s':\n\t%s", name, path,
                           lua_tostring(L, -1));
+    evpt_keep_chunk(L, name);
     lua_insert(L, -2);
     return 2;
 }
@@ -140,7 +149,7 @@ void evpt_set_package(lua_State *L)
         lua_rawgeti(L, -1, i);
         lua_rawseti(L, -2, i + 1);
     }
-    lua_pushcfunction(L, search_own);
+    lua_pushcfunction(L, evpt_search_own);
     lua_rawseti(L, -2, 1);
     lua_pop(L, 2);
 }

@@ -38,6 +38,7 @@ enum evpt_vm_ref {
     EVPT_REF_NO_MEMORY,       /* the text for when there is no memory to make one */
     EVPT_REF_STATUS_HANDLERS, /* functions given to cluster.on_change */
     EVPT_REF_LUA_PARTS,       /* source -> its functions (evpt_call_lua) */
+    EVPT_REF_CHUNKS,          /* true (the script), or a module's name -> its chunk: api_update.c */
     EVPT_REF_END
 };
 

@@ -71,8 +71,31 @@ function functions.start(script, options)
         evpt.kill(handle)
         error((failure.message:gsub("\nstack traceback:.*", "")), 0)
     end
-    evpt.send("launcher", "adopt", handle) -- which runs its doAfterInit
+    evpt.send("launcher", "adopt", handle, script) -- which runs its doAfterInit
     return handle
+end
+
+--- Replaces the code of what has this name, a script, a service or a module, by what its file holds now. -> what has changed; raises one
+-- line where something is wrong: then nothing has changed.
+function functions.update(name, options)
+    if type(name) ~= "string" and math.type(name) ~= "integer" then
+        error("evpt.update: expected the name of a script, a service or a module, got a " .. type(name), 3)
+    elseif type(options) ~= "table" and options ~= nil then
+        error("evpt.update: expected a table of options, got a " .. type(options), 3)
+    end
+    for key in pairs(options or {}) do
+        if key ~= "dry_run" then
+            error(("evpt.update: %s: unknown option"):format(tostring(key)), 3)
+        end
+    end
+    local dry_run = options and options.dry_run
+    local code, ok, result = core.request("launcher", "update", tostring(name), dry_run)
+    if code ~= 0 then
+        error(ok.message, 0)
+    elseif not ok then
+        error(result, 0)
+    end
+    return result
 end
 
 return functions

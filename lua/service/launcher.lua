@@ -8,7 +8,7 @@ local request = core.request
 
 local infrastructure = { "clusterclient", "clusterserver", "console" }
 local all_initialised = false
-local started = {} -- handles of services in the order of their start, those started by evpt.start included
+local started = {} -- services in the order of their start, those started by evpt.start included: { handle =, name =, script = }
 
 local function must(what, code, failure)
     if code ~= 0 then
@@ -27,7 +27,7 @@ function __main__()
     for _, service in ipairs(builtin.config().services) do
         local handle = core.spawn(service.script, service.name)
         start(service.script, service.name, handle, service.args)
-        started[#started + 1] = { handle = handle, name = service.name }
+        started[#started + 1] = { handle = handle, name = service.name, script = service.script }
     end
     local i = 1
     while i <= #started do -- services that these start come behind them
@@ -83,11 +83,12 @@ local function stop()
 end
 
 local stopping = false
+local rollout -- of code updates; loaded with the first
 
 evpt.methods {
     --- A service was started while the node runs.
-    adopt = function(handle)
-        started[#started + 1] = { handle = handle }
+    adopt = function(handle, script)
+        started[#started + 1] = { handle = handle, script = script }
         if all_initialised then
             local code, failure = request(handle, ".after_init")
             if code == 7 then
@@ -105,6 +106,11 @@ evpt.methods {
             end
             started = kept
         end
+    end,
+    --- Updates the code of what has this name. -> true, what has changed; or false, one line.
+    update = function(name, dry_run)
+        rollout = rollout or builtin.source("update.rollout")(evpt, builtin, core)
+        return pcall(rollout.run, started, name, dry_run)
     end,
     stop = function()
         if not stopping then

@@ -103,16 +103,29 @@ uint32_t lab_start(struct lab *lab, const char *name, const char *script)
 
 uint32_t lab_call(struct lab *lab, uint32_t handle, const char *method, const char *argument)
 {
+    size_t room = strlen(argument) + 16;
+    uint8_t *arguments = malloc(room);
+    struct evpt_writer writer;
+    CHECK(arguments);
+    evpt_writer_init(&writer, arguments, room);
+    CHECK(evpt_write_array(&writer, 1) && evpt_write_str(&writer, argument, strlen(argument)));
+    uint32_t session =
+        lab_call_packed(lab, handle, method, arguments, (size_t)(writer.at - arguments));
+    free(arguments);
+    return session;
+}
+
+uint32_t lab_call_packed(struct lab *lab, uint32_t handle, const char *method,
+                         const void *arguments, size_t size)
+{
     long paused = support_pause_failures();
     uint32_t session = ++lab->calls;
     CHECK(session < LAB_CALLS_MAX);
     struct evpt_message *message =
-        evpt_request_new(EVPT_MESSAGE_CALL, "", 0, method, strlen(method), strlen(argument) + 16);
+        evpt_request_new(EVPT_MESSAGE_CALL, "", 0, method, strlen(method), size + 16);
     CHECK(message);
-    struct evpt_writer writer;
-    evpt_writer_init(&writer, message->data + message->size, message->capacity - message->size);
-    CHECK(evpt_write_array(&writer, 1) && evpt_write_str(&writer, argument, strlen(argument)));
-    message->size = (uint32_t)(writer.at - message->data);
+    memcpy(message->data + message->size, arguments, size);
+    message->size += (uint32_t)size;
     CHECK(evpt_request_finish(&message, lab->node.main_handle, EVPT_FOREVER) == 0);
     message->target = handle;
     message->session = session;

@@ -47,6 +47,9 @@ uint32_t lab_spawn(struct lab *lab, const char *name, const char *script);
 uint32_t lab_start(struct lab *lab, const char *name, const char *script);
 /* A call with one string; its session. */
 uint32_t lab_call(struct lab *lab, uint32_t handle, const char *method, const char *argument);
+/* A call with arguments as MessagePack. */
+uint32_t lab_call_packed(struct lab *lab, uint32_t handle, const char *method,
+                         const void *arguments, size_t size);
 /* Turns until it is answered. */
 const struct lab_outcome *lab_await(struct lab *lab, uint32_t session);
 /* Kills it, and turns until it has gone. */
