@@ -121,6 +121,43 @@ verbs.rewrite = {
     show = show_diff,
 }
 
+local function show_update(result)
+    local lines, shown = {}, {}
+    for _, report in ipairs(result.services) do
+        local text = {}
+        for _, what in ipairs { "changed", "added", "removed", "unchanged", "kept", "missing", "not_run" } do
+            if #report[what] > 0 then
+                text[#text + 1] = ("  %-9s %s"):format(what, table.concat(report[what], what == "kept" and "; " or " "))
+            end
+        end
+        text = table.concat(text, "\n")
+        if not shown[text] then -- services that run the same script differ seldom
+            shown[text] = { text = text, names = {} }
+            lines[#lines + 1] = shown[text]
+        end
+        table.insert(shown[text].names, report.name)
+    end
+    for i, each in ipairs(lines) do
+        lines[i] = ("%s %s: %s\n%s"):format(result.file, result.dry_run and "could be updated in" or "updated in",
+            table.concat(each.names, " "), each.text)
+    end
+    return table.concat(lines, "\n")
+end
+
+verbs.update = {
+    help = "puts the code of SCRIPT, SERVICE or MODULE in place of what runs; --dry-run only looks",
+    arguments = 1,
+    optional = 1,
+    run = function(name, dry_run)
+        if dry_run and dry_run ~= "--dry-run" then
+            error(("update: unknown option %q, expected --dry-run"):format(dry_run), 0)
+        end
+        local ok, result = evpt.call("launcher", "update", name, dry_run ~= nil)
+        return ok and result or error(result, 0)
+    end,
+    show = show_update,
+}
+
 verbs.stop = {
     help = "drains and stops the node",
     run = function()
@@ -193,7 +230,7 @@ local function run(name, ...)
     if type(arguments[count]) == "table" then
         options, count = arguments[count], count - 1
     end
-    if count ~= (verb.arguments or 0) then
+    if count < (verb.arguments or 0) or count > (verb.arguments or 0) + (verb.optional or 0) then
         return 2, ("%s: expected %d arguments, got %d"):format(name, verb.arguments or 0, count)
     end
     local ok, result = pcall(verb.run, table.unpack(arguments, 1, count))
