@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -44,6 +45,49 @@ def build(name, *options):
             fail("could not build (needs %s)\n%s" % (BUILD_PACKAGES, done.stdout[-4000:]))
     show_progress("")
     return folder
+
+
+# ---- running ----
+
+def allow_descriptors(wanted):
+    """Lets this process and its children open so many, or as many as it may; how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        hard = wanted
+    for limit in (max(hard, wanted), hard):  # to raise the hard one needs a privilege
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(min(limit, wanted), soft), limit))
+            break
+        except (ValueError, OSError):
+            continue
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def output_of(command, timeout_s):
+    """What it prints; the bench ends where it fails."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        fail("%s has not ended after %d s" % (" ".join(command), timeout_s))
+    except KeyboardInterrupt:
+        process.wait()  # it has got the signal, too, and removes what it has made
+        raise
+    finally:
+        process.kill()
+    if process.returncode:
+        fail("%s: status %d\n%s" % (" ".join(command), process.returncode, err or out))
+    return out
+
+
+def evpt_bench(folder, *arguments, timeout_s=300):
+    """The report of a run in which every call was answered; `folder` as from build()."""
+    program = os.path.join(folder, "tools", "evpt-bench")
+    command = [program, *map(str, arguments), "--json", "-"]
+    report = json.loads(output_of(command, timeout_s))
+    if report["result"]["errors"]:
+        fail("%s: not every call was answered: %s" % (" ".join(command), report["errors_by_code"]))
+    return report
 
 
 # ---- where and with what ----
@@ -119,6 +163,20 @@ def table(head, rows):
              for row in cells]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
+
+
+def format_bytes(count):
+    for divisor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= divisor:
+            return "%.3g %s" % (count / divisor, unit)
+    return "%.0f B" % count
+
+
+def format_ns(ns):
+    for divisor, unit in ((1e9, "s"), (1e6, "ms"), (1e3, "µs")):
+        if ns >= divisor:
+            return "%.3g %s" % (ns / divisor, unit)
+    return "%.3g ns" % ns
 
 
 def check_writable(*paths):
