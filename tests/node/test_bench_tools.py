@@ -30,10 +30,11 @@ class ToolCase(unittest.TestCase):
 
     def run_tool(self, name, *args):
         """Nothing of it may be left behind: (status, stdout, stderr)."""
+        env = dict(environment(), TMPDIR=self.path("tmp"))
         with subprocess.Popen(
-                [sys.executable, os.path.join(BENCH, name), *args], cwd=self.dir, text=True,
+                [sys.executable, os.path.join(BENCH, name), *args], cwd=self.dir, text=True, env=env,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                start_new_session=True, env=dict(environment(), TMPDIR=self.path("tmp"))) as process:
+                start_new_session=True) as process:
             try:
                 out, err = process.communicate(timeout=6 * evptnode.PATIENCE)
             finally:

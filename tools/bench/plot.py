@@ -4,8 +4,8 @@
         plot.Panel("calls/s", [1, 10, 100], {"evpt": [(900, 1000, 1100), ...]}, x_title="peers",
                    x_format=str, y_format=str)])
 
-A line is a list of (low, middle, high), one for each x; None leaves the point out, as does a 0 where
-the axis is logarithmic. A whisker shows low and high.
+A line is a list of (low, middle, high), one for each x; None leaves the point out, as does a 0
+where the axis is logarithmic. A whisker shows low and high.
 """
 
 import math
@@ -15,7 +15,7 @@ PANEL_WIDTH, PANEL_HEIGHT = 300, 220
 LEFT, RIGHT, GAP = 64, 20, 74           # around and between the panels, with room for y labels
 TOP, BOTTOM = 96, 58                    # titles and legends; x labels and small print
 SMALL_PRINT = 15                        # height of a line of it
-CHAR_WIDTH = 6.2                        # of the labels' font, about: those that would touch are left out
+CHAR_WIDTH = 6.2                        # of the labels, about: those that would touch are left out
 COLOURS = ("#0b6bb0", "#d1570b", "#0a8a5f", "#a3468f")     # told apart also by the colour-blind
 
 STYLE = """
