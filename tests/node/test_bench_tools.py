@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -159,6 +160,23 @@ class LargeTest(ToolCase):
         long, beside = [row for row in cells(out) if "call" in row[0]]
         self.assertEqual(long[2], "%.2f" % (median["long"]["bytes"] / median["bare"]["bytes"]))
         self.assertEqual(beside[3], "%.2f" % (median["beside"]["p99"] / median["small"]["p99"]))
+
+
+class ReactorTest(ToolCase):
+    def test_reactor_bench_runs_every_workload_and_names_what_is_missing(self):
+        out, figures = self.measured("reactor/run", "--rounds", "1")
+        rows = figures["rows"]
+        self.assertEqual({row["workload"] for row in rows}, {"pipes", "timers", "messages", "echo"})
+        self.assertEqual([row[0] for row in cells(out)], [row["row"] for row in rows])
+        self.assertEqual(len(rows), 4 + 3 + 3 + 2 * 6)
+        for row in rows:
+            for library, taken in row["ns"].items():
+                self.assertEqual(len(taken), 1)
+                self.assertGreater(taken[0], 0, (library, row))
+        left_out = re.findall(r"left out: (.*)", out)
+        missing = set(left_out[0].split(", ")) if left_out else set()
+        self.assertEqual(set(rows[0]["ns"]) | missing, {"evpt", "libevent", "libev", "libuv"})
+        self.assertIn("evpt", rows[0]["ns"])
 
 
 class PlotTest(unittest.TestCase):
