@@ -49,10 +49,10 @@ static void queue_push(struct evpt_worker *worker, struct evpt_service *service)
     pthread_mutex_unlock(&worker->lock);
 }
 
-enum pop { POP_ANY, POP_SHORT, POP_AGED };
+enum pop { POP_ANY, POP_SHORT, POP_WAITED, POP_AGED };
 
-/* The longest waiting service; with POP_SHORT only if it is known to be short, with POP_AGED only
- * if it is not, or has waited since `since_ns`. */
+/* The longest waiting service; with POP_SHORT only if it is known to be short, with POP_WAITED only
+ * if it has waited since `since_ns`, with POP_AGED only if it has, or is not short. */
 static struct evpt_service *queue_pop(struct evpt_worker *worker, enum pop which, uint64_t since_ns)
 {
     /* seq_cst: whoever must not miss an entry looks again after it has said that it rests (rest) */
@@ -63,8 +63,10 @@ static struct evpt_service *queue_pop(struct evpt_worker *worker, enum pop which
     if (!evpt_list_is_empty(&worker->queue)) {
         struct evpt_service *front =
             EVPT_CONTAINER_OF(worker->queue.next, struct evpt_service, run_link);
-        bool aged = !evpt_service_is_short(front) || front->runnable_since_ns <= since_ns;
-        if (which == POP_ANY || (which == POP_SHORT ? evpt_service_is_short(front) : aged)) {
+        bool is_short = evpt_service_is_short(front);
+        bool waited = front->runnable_since_ns <= since_ns;
+        if (which == POP_ANY || (which == POP_SHORT && is_short) ||
+            (which >= POP_WAITED && waited) || (which == POP_AGED && !is_short)) {
             found = front;
             evpt_list_remove(&front->run_link);
             atomic_fetch_sub_explicit(&worker->queued, 1, memory_order_relaxed);
@@ -109,6 +111,19 @@ static struct evpt_service *steal(struct evpt_worker *worker, uint64_t since_ns)
             return service;
     }
     return NULL;
+}
+
+/* Every other time, at the queue of another worker, each of them in turn: a worker whose own queue
+ * never empties would not come to look there, and the holder of the loop leaves to us what is long,
+ * as a worker that is stuck in a handler leaves everything. */
+static struct evpt_service *look_elsewhere(struct evpt_worker *worker)
+{
+    struct evpt_scheduler *scheduler = worker->scheduler;
+    unsigned turn = worker->turns++, total = scheduler->worker_count + 1;
+    if (turn % 2)
+        return NULL;
+    unsigned other = (worker->index + 1 + turn / 2 % (total - 1)) % total;
+    return queue_pop(&scheduler->workers[other], POP_WAITED, worker->now_ns - EVPT_WATCH_NS);
 }
 
 /* ---- waking ---- */
@@ -389,7 +404,9 @@ static bool work_round(struct evpt_worker *worker, bool may_wait)
 {
     if (holds_loop(worker))
         return poll_loop(worker, may_wait);
-    struct evpt_service *service = queue_pop(worker, POP_ANY, 0);
+    struct evpt_service *service = look_elsewhere(worker);
+    if (!service)
+        service = queue_pop(worker, POP_ANY, 0);
     if (!service)
         service = steal(worker, may_wait ? evpt_sys_now_ns() - EVPT_OFFER_NS : EVPT_FOREVER);
     if (!service && may_wait)

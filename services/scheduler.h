@@ -10,7 +10,8 @@
  *   - between two services a thread looks at the front of its queue: what has waited for
  * EVPT_OFFER_NS, or is known to run long, is offered: one resting worker is woken, which takes it
  * over;
- *   - a thread that would rest first takes what has waited that long elsewhere.
+ *   - a thread that would rest first takes what has waited that long elsewhere; one that does not
+ * come to rest looks there every other time.
  *
  * A handler that runs long must not hold up the loop or the queue behind it. So one resting worker
  * is the watcher: while there is activity it looks every EVPT_WATCH_NS, takes over what waits
@@ -55,6 +56,7 @@ struct evpt_worker {
     uint64_t now_ns;                       /* the clock after the last service */
     uint64_t handled_ns[EVPT_HANDLED_MAX]; /* when they began */
     unsigned handled_count;
+    unsigned turns;
     _Atomic uint64_t runs;
     pthread_mutex_t lock;    /* of queue */
     struct evpt_list queue;  /* runnable services, longest waiting first */

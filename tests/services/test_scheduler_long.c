@@ -196,7 +196,41 @@ START_TEST(test_scheduler_the_only_worker_takes_the_loop_over)
 }
 END_TEST
 
+/* Takes long, and has always something to do. */
+static void never_rest(struct actor *actor, struct evpt_message *message)
+{
+    struct scene *scene = actor->user;
+    uint64_t until_ns = support_real_now_ns() + 2 * EVPT_SHORT_NS;
+    evpt_message_free(message);
+    while (support_real_now_ns() < until_ns)
+        continue;
+    if (!atomic_load(&scene->free))
+        CHECK(post_send(actor->scheduler, actor_worker(actor), actor->handle, 0, 0) == 0);
+}
+
+/* Who is not known to be short is for the workers alone; and theirs never comes to an end. */
+START_TEST(test_scheduler_services_that_never_rest_leave_room_for_the_others)
+{
+    for (unsigned workers = 1; workers <= 3; workers++) {
+        struct scene scene;
+        struct actor busy[3];
+        scene_init(&scene, workers, BLOCKS);
+        for (unsigned i = 0; i < workers; i++) {
+            busy[i] = (struct actor){.on_message = never_rest, .user = &scene};
+            actor_spawn(&busy[i], &scene.rig.scheduler, NULL);
+            CHECK(post_send(&scene.rig.scheduler, NULL, busy[i].handle, 0, 0) == 0);
+        }
+        for (unsigned i = 0; i < workers; i++)
+            UNTIL(atomic_load(&busy[i].handled) > 20);
+        CHECK(post_send(&scene.rig.scheduler, NULL, scene.pinned, 0, 2) == 0);
+        UNTIL(atomic_load(&scene.liberator.handled) == 1);
+        scene_fini(&scene);
+    }
+}
+END_TEST
+
 SUPPORT_MAIN("scheduler_long", test_scheduler_other_services_run_while_a_handler_does_not_return,
              test_scheduler_the_loop_goes_on_while_a_handler_does_not_return,
              test_scheduler_a_late_message_of_a_handler_that_does_not_return_is_delivered,
-             test_scheduler_the_only_worker_takes_the_loop_over)
+             test_scheduler_the_only_worker_takes_the_loop_over,
+             test_scheduler_services_that_never_rest_leave_room_for_the_others)
