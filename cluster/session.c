@@ -451,6 +451,10 @@ int evpt_session_new_over(struct evpt_session **ret_session, struct evpt_loop *l
      * deadlines. Not for those who connect to us: a slow reader may take its time. */
     if (role == EVPT_SESSION_CLIENT && config->heartbeat_ms)
         (void)evpt_sys_set_user_timeout(fd, EVPT_SESSION_SILENT_HEARTBEATS * config->heartbeat_ms);
+    /* And nobody asks a peer that never says HELLO whether it is there: one that has vanished without
+     * a word, or whose RST was lost, would keep its descriptor for ever. */
+    if (config->heartbeat_ms)
+        (void)evpt_sys_set_keepalive(fd, config->heartbeat_ms, EVPT_SESSION_SILENT_HEARTBEATS);
     int error = evpt_stream_start(&session->stream, loop, fd, &stream_ops, session);
     if (error) {
         evpt_sys_free(session);

@@ -96,6 +96,10 @@ int evpt_sys_set_notsent_lowat(int fd, int bytes);
 /* TCP_USER_TIMEOUT: a connection whose bytes nobody has acknowledged for so long fails with
  * -ETIMEDOUT, instead of after the system's quarter of an hour. */
 int evpt_sys_set_user_timeout(int fd, uint32_t ms);
+/* SO_KEEPALIVE: the system asks a peer that has been silent for `ms` (in whole seconds, upwards)
+ * again and again at this pace; after `silent_max` of these periods without an answer the connection
+ * fails with -ETIMEDOUT. It is the peer's system that answers, however busy the peer is. */
+int evpt_sys_set_keepalive(int fd, uint32_t ms, int silent_max);
 
 /* read/readv/writev on any descriptor; sockets never raise SIGPIPE. read: 0 at end of file. */
 ssize_t evpt_sys_read(int fd, void *buffer, size_t bytes);

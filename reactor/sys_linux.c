@@ -382,6 +382,19 @@ int evpt_sys_set_user_timeout(int fd, uint32_t ms)
     return set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, ms < INT_MAX ? (int)ms : INT_MAX);
 }
 
+int evpt_sys_set_keepalive(int fd, uint32_t ms, int silent_max)
+{
+    const uint64_t max = 32767; /* Linux takes no more */
+    uint64_t wanted = (ms + UINT64_C(999)) / 1000;
+    int seconds = (int)(wanted < max ? wanted : max);
+    int error = set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
+    if (!error)
+        error = set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, seconds);
+    if (!error)
+        error = set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, silent_max - 1); /* the idle one counts */
+    return error ? error : set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+}
+
 ssize_t evpt_sys_read(int fd, void *buffer, size_t bytes)
 {
     ssize_t got = TEMP_FAILURE_RETRY(read(fd, buffer, bytes));

@@ -146,6 +146,28 @@ START_TEST(test_both_ends_of_a_connection_are_set_up)
 }
 END_TEST
 
+START_TEST(test_keepalive_takes_periods_of_any_length)
+{
+    static const struct {
+        uint32_t ms;
+        int seconds;
+    } cases[] = {{1, 1}, {1000, 1}, {1001, 2}, {5000, 5}, {UINT32_MAX, 32767}};
+    struct evpt_addr addr;
+    ck_assert_int_eq(evpt_addr_parse(&addr, "127.0.0.1:0"), 0);
+    int fd = evpt_sys_listen(&addr, 1), on = 0;
+    socklen_t size = sizeof(on);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        ck_assert_int_eq(evpt_sys_set_keepalive(fd, cases[i].ms, 3), 0);
+        ck_assert_int_eq(flag(fd, TCP_KEEPIDLE), cases[i].seconds);
+        ck_assert_int_eq(flag(fd, TCP_KEEPINTVL), cases[i].seconds);
+        ck_assert_int_eq(flag(fd, TCP_KEEPCNT), 2);
+    }
+    ck_assert_int_eq(getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, &size), 0);
+    ck_assert_int_ne(on, 0);
+    evpt_sys_close(fd);
+}
+END_TEST
+
 START_TEST(test_occupied_address_is_refused)
 {
     struct evpt_addr addr;
@@ -493,19 +515,22 @@ START_TEST(test_process_is_seen_as_the_system_sees_it)
 }
 END_TEST
 
-SUPPORT_MAIN(
-    "reactor/sys", test_address_text_survives_the_round_trip,
-    test_malformed_addresses_are_refused_and_leave_the_result_alone, test_local_address_must_fit,
-    test_loopback_and_port_are_recognised, test_both_ends_of_a_connection_are_set_up,
-    test_occupied_address_is_refused, test_connection_to_itself_counts_as_refused,
-    test_write_to_a_closed_peer_is_an_error_and_no_signal, test_reads_and_writes_work_on_pipes_too,
-    test_local_socket_is_private_and_a_stale_one_is_replaced,
-    test_file_in_the_place_of_a_local_socket_is_not_touched,
-    test_file_is_replaced_as_a_whole_and_keeps_its_mode,
-    test_replacement_of_a_symbolic_link_writes_what_it_leads_to,
-    test_failed_replacement_leaves_nothing_behind, test_file_larger_than_allowed_is_refused,
-    test_file_of_unknown_size_is_read_to_its_end, test_only_regular_files_are_read,
-    test_appending_keeps_what_is_there, test_parent_folder_is_made_one_level_deep,
-    test_eventfd_wait_sees_signals_and_its_deadline, test_epoll_wait_is_never_early,
-    test_signals_are_read_from_a_descriptor, test_clocks_move_forward_and_random_bytes_differ,
-    test_process_is_seen_as_the_system_sees_it)
+SUPPORT_MAIN("reactor/sys", test_address_text_survives_the_round_trip,
+             test_malformed_addresses_are_refused_and_leave_the_result_alone,
+             test_local_address_must_fit, test_loopback_and_port_are_recognised,
+             test_both_ends_of_a_connection_are_set_up, test_keepalive_takes_periods_of_any_length,
+             test_occupied_address_is_refused, test_connection_to_itself_counts_as_refused,
+             test_write_to_a_closed_peer_is_an_error_and_no_signal,
+             test_reads_and_writes_work_on_pipes_too,
+             test_local_socket_is_private_and_a_stale_one_is_replaced,
+             test_file_in_the_place_of_a_local_socket_is_not_touched,
+             test_file_is_replaced_as_a_whole_and_keeps_its_mode,
+             test_replacement_of_a_symbolic_link_writes_what_it_leads_to,
+             test_failed_replacement_leaves_nothing_behind,
+             test_file_larger_than_allowed_is_refused, test_file_of_unknown_size_is_read_to_its_end,
+             test_only_regular_files_are_read, test_appending_keeps_what_is_there,
+             test_parent_folder_is_made_one_level_deep,
+             test_eventfd_wait_sees_signals_and_its_deadline, test_epoll_wait_is_never_early,
+             test_signals_are_read_from_a_descriptor,
+             test_clocks_move_forward_and_random_bytes_differ,
+             test_process_is_seen_as_the_system_sees_it)
