@@ -48,6 +48,14 @@ void *evpt_sys_zalloc(size_t bytes);
 void *evpt_sys_realloc(void *old, size_t bytes);
 void evpt_sys_free(void *memory);
 
+/* CPU time that the process has used, nanoseconds. */
+uint64_t evpt_sys_process_cpu_ns(void);
+/* Bytes of memory that the process occupies; 0 where that cannot be found out. */
+size_t evpt_sys_resident(void);
+/* The allocator returns what is free to the system. Takes milliseconds, and others who want memory
+ * wait meanwhile. */
+void evpt_sys_give_back(void);
+
 /* ---- addresses ---- */
 
 struct evpt_addr {

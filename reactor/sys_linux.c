@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <malloc.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
@@ -90,6 +91,29 @@ void *evpt_sys_realloc(void *old, size_t bytes)
 void evpt_sys_free(void *memory)
 {
     free(memory);
+}
+
+uint64_t evpt_sys_process_cpu_ns(void)
+{
+    return read_clock(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+size_t evpt_sys_resident(void)
+{
+    char text[64]; /* pages: size resident shared ... */
+    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t size = TEMP_FAILURE_RETRY(read(fd, text, sizeof(text) - 1));
+    close(fd);
+    text[size > 0 ? size : 0] = 0;
+    unsigned long pages;
+    return sscanf(text, "%*u %lu", &pages) == 1 ? pages * (size_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
+void evpt_sys_give_back(void)
+{
+    (void)malloc_trim(0); /* 0: there was nothing to give back */
 }
 
 /* ---- addresses ---- */

@@ -332,7 +332,11 @@ int evpt_node_init(struct evpt_node *node, const char *name, const struct evpt_a
 int evpt_node_start(struct evpt_node *node)
 {
     int error = evpt_log_start(&node->log);
-    return error ? error : evpt_scheduler_start(&node->scheduler);
+    if (!error)
+        error = evpt_scheduler_start(&node->scheduler);
+    if (!error)
+        evpt_give_back_start(&node->give_back, node->main.loop);
+    return error;
 }
 
 int evpt_node_open_admin(struct evpt_node *node, uint32_t console)
@@ -367,6 +371,7 @@ void evpt_node_fini(struct evpt_node *node)
     if (!node || !node->name[0])
         return;
     node->ended = true;
+    evpt_give_back_stop(&node->give_back);
     evpt_cluster_mgr_fini(&node->admin_mgr);
     evpt_cluster_mgr_fini(&node->mgr);
     evpt_message_free(node->drain_waiter);

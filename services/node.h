@@ -15,6 +15,7 @@
 #include "services/clusterclient.h"
 #include "services/clusterserver.h"
 #include "services/config.h"
+#include "services/give_back.h"
 #include "services/log.h"
 #include "services/scheduler.h"
 
@@ -49,6 +50,7 @@ struct evpt_node {
     evpt_node_main_fn on_main;
     void *user;
 
+    struct evpt_give_back give_back;
     uint64_t started_ns;
     bool ended; /* nothing runs any more: what still comes through the pairs is freed */
     struct evpt_message *drain_waiter; /* the call `drain`, until nothing is in progress */
