@@ -148,6 +148,7 @@ class Node:
         self.folder, self.name, self.addresses = folder, name, addresses
         self.address = addresses.get(name)
         self.process = None
+        self.prefix = []                # a command in front that becomes evpt, such as prlimit
         self.status = None              # the exit status of the last run
         self.runs = 0
         self.expected_files = set()     # that may be there afterwards, below folder
@@ -183,7 +184,7 @@ class Node:
         self.log_path = self.path("stderr.%d" % self.runs)
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [program("evpt"), *args, self.name], cwd=self.folder, env=environment(),
+                [*self.prefix, program("evpt"), *args, self.name], cwd=self.folder, env=environment(),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         if wait:
             self.wait_ready()
@@ -330,6 +331,7 @@ class Folder:
         self.nodes = []
         self.addresses = {}
         self.report = ""
+        self.dull = CAME_AND_WENT       # lines that the report leaves out
 
     def address(self, name):
         """The address of a node (real or fake), always the same; in every node list from now on."""
@@ -385,7 +387,7 @@ class Folder:
             for run in range(1, node.runs + 1):
                 lines = read_file(node.path("stderr.%d" % run)).splitlines()
                 text += "--- %s, run %d: %d lines\n" % (node.name, run, len(lines))
-                lines = [line for line in lines if not CAME_AND_WENT.search(line)]
+                lines = [line for line in lines if not self.dull.search(line)]
                 text += "".join("    %s\n" % line[:400] for line in lines[-40:])
         return text
 

@@ -268,6 +268,12 @@ class Assembler:
         return b"".join(self.partial.pop(got.session))
 
 
+def reset(sock):
+    """Closes with a RST."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
 class Peer:
     """One end of a connection: frames both ways, PINGs answered. Everything waits at most
     `patience` seconds."""
@@ -286,9 +292,7 @@ class Peer:
         self.sock.close()
 
     def reset(self):
-        """Closes with a RST."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.sock.close()
+        reset(self.sock)
 
     def name(self):
         """This end's address, as the node's log names it."""
