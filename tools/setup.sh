@@ -20,6 +20,8 @@ have() {
     check) pkg-config --exists check ;;
     liblua5.4-dev) pkg-config --exists lua5.4 || pkg-config --exists lua-5.4 ;;
     libmsgpack-dev) pkg-config --exists msgpack || pkg-config --exists msgpack-c ;;
+    libssl-dev) pkg-config --exists 'openssl >= 3.0' ;;
+    openssl) command -v openssl >/dev/null ;;
     libc6-dev) [ -e /usr/include/stdio.h ] ;;
     *) return 1 ;;
     esac 2>/dev/null
@@ -46,6 +48,14 @@ install_missing() {
 
 # shellcheck disable=SC2034 # for those who source this
 build_packages=(gcc libc6-dev meson ninja-build pkg-config liblua5.4-dev)
+# What evpt can be built without: TLS between nodes, and what makes certificates for its tests.
+# shellcheck disable=SC2034
+optional_packages=(libssl-dev openssl)
+
+# want PACKAGE...: says where one cannot be had, and goes on.
+want() {
+    install_missing "$@" || echo "without:$missing (TLS between nodes is left out, or not tested)"
+}
 
 # need PACKAGE...: ends the program where one cannot be had.
 need() {

@@ -27,6 +27,7 @@ local evpt = {}
 ---| 9 # too_large
 ---| 10 # bad_message
 ---| 11 # stopping
+---| 12 # denied
 
 ---What `call` raises; `tostring` gives one line.
 ---@class evpt.error
@@ -69,9 +70,13 @@ function evpt.try(service, method, ...) end
 ---@return evpt.error? error
 function evpt.send(service, method, ...) end
 
+---@class evpt.export_options
+---@field from? string[] names of the nodes that may call, `*` for any characters; without it all may
+
 ---Adds methods that other nodes may call, and this one's services as well.
 ---@param methods table<string, function>
-function evpt.export(methods) end
+---@param options? evpt.export_options
+function evpt.export(methods, options) end
 
 ---Adds methods that only this node's services may call.
 ---@param methods table<string, function>

@@ -226,6 +226,10 @@ START_TEST(test_options_take_local_with_and_without_what_it_measures)
     ck_assert_uint_eq(options.set_count, 2);
     ck_assert_str_eq(options.sets[0], "workers=0");
     ck_assert_str_eq(options.sets[1], "a=b");
+    ck_assert_ptr_null(options.tls);
+    bench_options_fini(&options);
+    ck_assert_int_eq(parse_line(&options, "--local --tls certs"), -1);
+    ck_assert_str_eq(options.tls, "certs");
     bench_options_fini(&options);
 }
 END_TEST

@@ -131,6 +131,11 @@ START_TEST(test_config_has_the_documented_defaults)
     ck_assert_uint_eq(config.cluster.pending_max, 1000000);
     ck_assert_uint_eq(config.cluster.cache_max, 100000);
     ck_assert_uint_eq(config.cluster.send_buffer_max, 67108864);
+    ck_assert(!config.tls.on);
+    ck_assert_ptr_null(config.tls.cert);
+    ck_assert(config.tls.verify_name);
+    ck_assert_uint_eq(config.tls.handshakes_max, 64);
+    ck_assert_uint_eq(config.tls.handshakes_per_address_max, 8);
     ck_assert_uint_eq(config.mailbox_max, 1000000);
     ck_assert_uint_eq(config.lua_memory_max, 0);
     ck_assert_uint_eq(config.stop_timeout_ms, 10000);
@@ -146,6 +151,8 @@ START_TEST(test_config_reads_every_key)
                   "metrics = '[::1]:9101'\n"
                   "cluster = {call_timeout_ms = 1, connect_timeout_ms = 2, heartbeat_ms = 30,\n"
                   "message_max = 4096, pending_max = 5, cache_max = 6, send_buffer_max = 70000}\n"
+                  "tls = {cert = 'tls/%s.crt', key = 'k.pem', ca = '/ca/%s', verify_name = false,\n"
+                  "handshakes_max = 9, handshakes_per_address_max = 10}\n"
                   "mailbox_max = 8 lua_memory_max = 2 << 20 stop_timeout_ms = 0",
                   NULL),
         0);
@@ -166,6 +173,13 @@ START_TEST(test_config_reads_every_key)
     ck_assert_uint_eq(config.cluster.pending_max, 5);
     ck_assert_uint_eq(config.cluster.cache_max, 6);
     ck_assert_uint_eq(config.cluster.send_buffer_max, 70000);
+    ck_assert(config.tls.on);
+    ck_assert_str_eq(config.tls.cert, "tls/game_1.crt");
+    ck_assert_str_eq(config.tls.key, "k.pem");
+    ck_assert_str_eq(config.tls.ca, "/ca/game_1");
+    ck_assert(!config.tls.verify_name);
+    ck_assert_uint_eq(config.tls.handshakes_max, 9);
+    ck_assert_uint_eq(config.tls.handshakes_per_address_max, 10);
     ck_assert_uint_eq(config.mailbox_max, 8);
     ck_assert_uint_eq(config.lua_memory_max, 2 << 20);
     ck_assert_uint_eq(config.stop_timeout_ms, 0);
@@ -225,6 +239,22 @@ START_TEST(test_config_admin_and_log_file_can_be_switched_off)
         load_text("admin = 'x' log = {file = 'y'}", OVERRIDES("admin=nil", "log.file=nil")), 0);
     ck_assert_ptr_null(config.admin);
     ck_assert_ptr_null(config.log.file);
+}
+END_TEST
+
+START_TEST(test_config_tls_is_on_by_any_of_its_paths_and_off_when_said_so)
+{
+    static const char text[] = "tls = {cert = 'c', key = 'k', ca = 'a'}";
+    ck_assert_int_eq(load_text("tls = false", NULL), 0);
+    ck_assert(!config.tls.on);
+    ck_assert_int_eq(load_text(text, OVERRIDES("tls=false")), 0);
+    ck_assert(!config.tls.on);
+    ck_assert_int_eq(load_text(text, OVERRIDES("tls=nil")), 0);
+    ck_assert(!config.tls.on);
+    ck_assert_int_eq(load_text("", OVERRIDES("tls.cert=c", "tls.key=k", "tls.ca=a")), 0);
+    ck_assert(config.tls.on);
+    ck_assert_int_eq(load_text("", OVERRIDES("tls.handshakes_max=5")), 0);
+    ck_assert(!config.tls.on);
 }
 END_TEST
 
@@ -291,6 +321,16 @@ static const struct fault faults[] = {
     {"metrics = 'localhost:9101'",
      "evpt.lua: metrics: expected \"ip:port\" or false, got \"localhost:9101\""},
     {"metrics = true", "evpt.lua: metrics: expected \"ip:port\" or false, got true"},
+    /* half of it is none */
+    {"tls = {}", "evpt.lua: tls.ca: expected a path, got nothing\n"
+                 "evpt.lua: tls.cert: expected a path, got nothing\n"
+                 "evpt.lua: tls.key: expected a path, got nothing"},
+    {"tls = {cert = 'c', ca = 'a'}", "evpt.lua: tls.key: expected a path, got nothing"},
+    {"tls = {cert = 'c', key = false, ca = 'a', verify_name = 1}",
+     "evpt.lua: tls.key: expected a path with at most one %s and no other %, got false\n"
+     "evpt.lua: tls.verify_name: expected true or false, got 1\n"
+     "evpt.lua: tls.key: expected a path, got nothing"},
+    {"tls = true", "evpt.lua: tls: expected a table or false, got true"},
     /* unknown keys */
     {"wrokers = 2", "evpt.lua: wrokers: unknown key, did you mean \"workers\"?"},
     {"cluster = {call_timeout = 1, heartbeet_ms = 1}",
@@ -628,6 +668,7 @@ int main(void)
     tcase_add_test(tc, test_config_services_keep_order_names_and_arguments);
     tcase_add_test(tc, test_config_relative_paths_start_at_the_file);
     tcase_add_test(tc, test_config_admin_and_log_file_can_be_switched_off);
+    tcase_add_test(tc, test_config_tls_is_on_by_any_of_its_paths_and_off_when_said_so);
     tcase_add_test(tc, test_config_overrides_win_and_the_last_one_most);
     tcase_add_loop_test(tc, test_config_problem_is_an_exact_line, 0,
                         sizeof faults / sizeof faults[0]);

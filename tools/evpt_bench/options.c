@@ -41,7 +41,7 @@ static const char usage[] =
     "      --timeout TIME      deadline of each call and of connecting (default 5s)\n"
     "  -f, --nodes FILE        node list (clustername.lua) that TARGET is looked up in\n"
     "      --tls DIR           TLS with the certificates in DIR: evpt_bench's, and for --local those\n"
-    "                          of bench_a and bench_b (evpt-certs -C DIR evpt_bench ...)\n"
+    "                          of bench_a and bench_b; evpt-certs makes them\n"
     "      --pin CPULIST       bind everything that is started here to these processors: 0, 0-3\n"
     "\n"
     "load of --local\n"
@@ -289,6 +289,8 @@ static int check_local(const struct bench_options *options)
         return usage_error("--peers, --beside: are for --local between nodes");
     if (options->peers && (options->services > 1 || options->beside))
         return usage_error("--peers: they have no services and nothing beside");
+    if (options->peers && options->tls)
+        return usage_error("--peers: they have no certificates for --tls");
     if (options->what == BENCH_SEND && (options->services > 1 || options->peers))
         return usage_error("--services, --peers: are for calls");
     return -1;
