@@ -51,6 +51,16 @@ def sanitized():
         return re.search(b"__asan_init|__tsan_init", file.read()) is not None
 
 
+def has_tls():
+    """False where evpt was built without."""
+    with tempfile.TemporaryDirectory(prefix="evpt-node-") as folder:
+        write_file(os.path.join(folder, "clustername.lua"), 'x = "127.0.0.1:1"')
+        done = subprocess.run([program("evpt"), "--check", "-s", "tls.cert=x", "-s", "tls.key=x",
+                               "-s", "tls.ca=x", "x"], cwd=folder, capture_output=True, text=True,
+                              env=environment(), check=False)
+    return "built without TLS" not in done.stderr
+
+
 def environment():
     """What sanitizers need to know: an error is an exit status that a node never has by itself."""
     env = dict(os.environ, LC_ALL="C")

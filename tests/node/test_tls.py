@@ -22,18 +22,11 @@ ECHO = "evpt.export { echo = function(...) return ... end }"
 CERTS = None
 
 
-def has_tls():
-    done = subprocess.run([program("evpt"), "--check", "-s", "tls.cert=x", "-s", "tls.key=x", "-s",
-                           "tls.ca=x", "-s", "clustername=/dev/null", "x"], capture_output=True,
-                          text=True, env=evptnode.environment(), check=False)
-    return "built without TLS" not in done.stderr
-
-
 def setUpModule():
     global CERTS
     if not shutil.which("openssl"):
         raise unittest.SkipTest("no program openssl here")
-    if not has_tls():
+    if not evptnode.has_tls():
         raise unittest.SkipTest("evpt is built without TLS")
     CERTS = tls.Certificates()
 
