@@ -157,8 +157,9 @@ static bool reply_results(struct evpt_vm *vm, struct evpt_task *task, int count)
     char error[EVPT_VALUE_ERROR_SIZE];
     struct evpt_message *reply = evpt_reply_new(RESULTS_HINT);
     int first = lua_gettop(task->co) - count + 1;
-    int status = reply ? evpt_value_encode(task->co, first, count, &reply, evpt_vm_message_max(vm),
-                                           "result %d", error)
+    /* what the life cycle tells goes to the launcher, as do the built-in services' messages */
+    size_t max = task->kind == EVPT_TASK_START ? EVPT_ADMIN_MESSAGE_MAX : evpt_vm_message_max(vm);
+    int status = reply ? evpt_value_encode(task->co, first, count, &reply, max, "result %d", error)
                        : -EVPT_ELIMIT;
     if (status == 0) {
         evpt_reply_finish(reply);

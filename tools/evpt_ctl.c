@@ -74,6 +74,7 @@ static const char help_text[] =
     "  services       the services of this node\n"
     "  reload         read the node list again\n"
     "  rewrite FILE   replace the node list by FILE (- is standard input), then reload\n"
+    "  update NAME    put the code of a script, service or module in place of what runs\n"
     "  stop           drain and stop the node\n"
     "\n"
     "Any other verb goes to the node as it is. Exit status: 0 done, 1 failed, 2 usage.\n";

@@ -43,6 +43,26 @@ local evpt = {}
 ---@field name? string registered under this name
 ---@field args? evpt.value[] arguments of `__main__`
 
+---@class evpt.update_options
+---@field dry_run? boolean only look
+
+---@class evpt.update_result
+---@field file string
+---@field dry_run boolean
+---@field services evpt.update_report[]
+
+---What has changed in one service: names of functions, and lines.
+---@class evpt.update_report
+---@field name string
+---@field handle integer
+---@field changed string[]
+---@field added string[]
+---@field removed string[]
+---@field unchanged string[]
+---@field kept string[]
+---@field missing string[]
+---@field not_run string[]
+
 ---@class evpt.timer: integer
 
 ---Calls a method of a service of this node and waits. Raises an `evpt.error`.
@@ -103,6 +123,14 @@ function evpt.exit() end
 ---@param service evpt.service
 ---@return boolean found
 function evpt.kill(service) end
+
+---Puts the code of a script, a service or a module in place of what runs; state stays. Raises a text where something is wrong: then
+---nothing has changed.
+---@async
+---@param name string|integer
+---@param options? evpt.update_options
+---@return evpt.update_result
+function evpt.update(name, options) end
 
 ---This service's handle: what other services of this node may call it by.
 ---@return integer handle

@@ -13,13 +13,18 @@ local SCRIPT = true -- in the place of a module's name
 
 local one_at_a_time = evpt.queue()
 
--- Calls fn(each) for each of the list, some at a time, until all are done or one has returned something: that is returned.
+-- Calls fn(each) for each of the list, some at a time, until all are done or one has returned something: that is returned, and of several the
+-- one that comes first in the list.
 local function for_each(list, fn)
-    local me, running, nth, result = coroutine.running(), 0, 0, nil
+    local me, running, nth, first, result = coroutine.running(), 0, 0, math.huge, nil
     local function work()
         while nth < #list and not result do
             nth = nth + 1
-            result = fn(list[nth]) or result
+            local i = nth
+            local got = fn(list[i])
+            if got and i < first then
+                first, result = i, got
+            end
         end
         running = running - 1
         if running == 0 then

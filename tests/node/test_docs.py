@@ -64,6 +64,9 @@ class ExampleTest(unittest.TestCase):
             self.skipTest("needs TLS, and the program openssl")
         self.check("docs/security.md")
 
+    def test_code_update(self):
+        self.check("docs/code-update.md")
+
     def test_coming_from_skynet(self):
         self.check("docs/coming-from-skynet.md")
 
