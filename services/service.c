@@ -53,14 +53,21 @@ void evpt_service_handled(struct evpt_service *service, uint64_t began_ns)
 
 /* ---- its timers ---- */
 
+/* Makes it runnable, without a message. */
+static void wake(struct evpt_scheduler *scheduler, struct evpt_worker *self,
+                 struct evpt_service *service)
+{
+    /* acq_rel: pairs with the clearing in take_tick; where the node is queued already, the run that
+     * takes it sees what was written before this */
+    if (!atomic_exchange_explicit(&service->tick_queued, true, memory_order_acq_rel) &&
+        evpt_mpsc_push(&service->mailbox, &service->tick_node))
+        evpt_scheduler_make_runnable(scheduler, self, service);
+}
+
 static void arm_timer(struct evpt_timer *timer, void *user)
 {
     struct evpt_service *service = user;
-    /* acq_rel: pairs with the clearing in take_tick */
-    if (!atomic_exchange_explicit(&service->tick_queued, true, memory_order_acq_rel) &&
-        evpt_mpsc_push(&service->mailbox, &service->tick_node))
-        evpt_scheduler_make_runnable(service->scheduler,
-                                     evpt_scheduler_loop_worker(service->scheduler), service);
+    wake(service->scheduler, evpt_scheduler_loop_worker(service->scheduler), service);
 }
 
 /* The loop's thread: services want their timers set. */
@@ -91,7 +98,7 @@ void evpt_service_wake_at(struct evpt_service *service, uint64_t at_ns)
 
 static void take_tick(struct evpt_service *service)
 {
-    atomic_store_explicit(&service->tick_queued, false, memory_order_release);
+    atomic_exchange_explicit(&service->tick_queued, false, memory_order_acq_rel);
     service->armed_ns = EVPT_FOREVER;
     /* the run may have begun before the time came: by its clock the tick would be early, and
      * useless */
@@ -300,16 +307,20 @@ bool evpt_scheduler_kill(struct evpt_scheduler *scheduler, struct evpt_worker *s
                          uint32_t handle)
 {
     struct evpt_service *service = evpt_registry_find(&scheduler->registry, handle);
-    struct evpt_message *message = service && !service->pair ? evpt_message_new(0) : NULL;
-    if (!message)
+    if (!service || service->pair)
         return false;
-    message->kind = EVPT_MESSAGE_SYSTEM;
-    message->code = EVPT_SYSTEM_KILL;
-    message->target = handle;
     /* the handle, not a flag: should the service end meanwhile, its successor in the slot is not
      * meant */
     atomic_store_explicit(&service->kill_requested, handle, memory_order_relaxed);
     evpt_registry_unname(&scheduler->registry, handle);
+    struct evpt_message *message = evpt_message_new(0);
+    if (!message) {
+        wake(scheduler, self, service);
+        return true;
+    }
+    message->kind = EVPT_MESSAGE_SYSTEM;
+    message->code = EVPT_SYSTEM_KILL;
+    message->target = handle;
     if (evpt_mpsc_push(&service->mailbox, &message->node))
         evpt_scheduler_make_runnable(scheduler, self, service);
     return true;

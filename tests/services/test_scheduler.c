@@ -464,6 +464,22 @@ START_TEST(test_scheduler_kill_is_not_lost_to_a_late_kill_of_the_earlier_one)
 }
 END_TEST
 
+START_TEST(test_scheduler_kill_takes_no_memory)
+{
+    struct rig rig;
+    struct actor actor = {0};
+    rig_init(&rig, 1, 10);
+    actor_spawn(&actor, &rig.scheduler, NULL);
+    rig_start(&rig);
+    UNTIL(support_waits() > 0); /* idle: it has to be woken */
+    support_refuse_memory(true);
+    ck_assert(evpt_scheduler_kill(&rig.scheduler, NULL, actor.handle));
+    support_refuse_memory(false);
+    UNTIL(atomic_load(&actor.stopped));
+    rig_fini(&rig);
+}
+END_TEST
+
 START_TEST(test_scheduler_pinned_services_cannot_be_killed)
 {
     struct rig rig;
@@ -889,7 +905,7 @@ SUPPORT_MAIN("scheduler", test_scheduler_keeps_the_order_of_each_sender,
              test_scheduler_slot_is_reused_while_messages_for_the_old_one_are_queued,
              test_scheduler_start_comes_while_the_old_ones_messages_are_bounced,
              test_scheduler_kill_is_not_lost_to_a_late_kill_of_the_earlier_one,
-             test_scheduler_pinned_services_cannot_be_killed,
+             test_scheduler_kill_takes_no_memory, test_scheduler_pinned_services_cannot_be_killed,
              test_scheduler_mailbox_is_bounded_for_requests_only,
              test_scheduler_one_turn_of_a_service_is_bounded,
              test_scheduler_ticks_are_never_early_and_never_lost,
