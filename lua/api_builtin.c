@@ -107,6 +107,21 @@ static void on_problem(const char *line, void *user)
     }
 }
 
+/* (table, list): fills the table. Protected, so that the list is freed where it raises. */
+static int put_node_list(lua_State *L)
+{
+    const struct evpt_node_list *list = lua_touserdata(L, 2);
+    for (size_t i = 0; i < list->count; i++) {
+        char addr[EVPT_ADDR_TEXT_SIZE];
+        if (list->entries[i].addr.size)
+            lua_pushstring(L, evpt_addr_format(&list->entries[i].addr, addr, sizeof(addr)));
+        else
+            lua_pushboolean(L, false);
+        lua_setfield(L, 1, list->entries[i].name);
+    }
+    return 0;
+}
+
 /* load_node_list(text | nil) -> {name = "ip:port" | false}, or nil, {problem, ...}. Without text
  * the file is read. */
 static int builtin_load_node_list(lua_State *L)
@@ -120,22 +135,18 @@ static int builtin_load_node_list(lua_State *L)
     struct problems problems = {.L = L};
     if (evpt_node_list_load(&list, vm->node->config->clustername, text, size, vm->node->name,
                             on_problem, &problems) != 0) {
+        if (problems.lost)
+            return luaL_error(L, "out of memory for what is wrong in the node list");
         lua_pushnil(L);
         lua_insert(L, -2);
         return 2;
     }
-    /* Raising from here on would leak the list: the strings are short, and for want of memory the
-     * node has other sorrows. */
-    for (size_t i = 0; i < list.count; i++) {
-        char addr[EVPT_ADDR_TEXT_SIZE];
-        if (list.entries[i].addr.size)
-            lua_pushstring(L, evpt_addr_format(&list.entries[i].addr, addr, sizeof(addr)));
-        else
-            lua_pushboolean(L, false);
-        lua_setfield(L, -2, list.entries[i].name);
-    }
+    lua_pushcfunction(L, put_node_list);
+    lua_pushvalue(L, -2);
+    lua_pushlightuserdata(L, &list);
+    int status = lua_pcall(L, 2, 0, 0);
     evpt_node_list_fini(&list);
-    return 1;
+    return status == LUA_OK ? 1 : lua_error(L);
 }
 
 /* own_address() -> "ip:port" */
