@@ -71,6 +71,7 @@ static void open_node(void)
 
 static void close_node(void)
 {
+    (void)fuzz_refuse_allocation(0);
     evpt_sys_close(it.client);
     fuzz_node_settle(&it.node);
     FUZZ_CHECK(evpt_clusterserver_pending(&it.node.node.admin) == 0);
@@ -94,12 +95,14 @@ static void read_answers(void)
             FUZZ_CHECK(size >= 0);
             if (size == 0 || frame.flag != EVPT_FRAME_WHOLE)
                 continue;
+            unsigned refuse = fuzz_refuse_allocation(0);
             struct evpt_message *reply = evpt_message_new(frame.size);
             FUZZ_CHECK(reply);
             memcpy(reply->data, frame.data, frame.size);
             reply->size = (uint32_t)frame.size;
             FUZZ_CHECK(evpt_reply_parse(reply) == 0);
             evpt_message_free(reply);
+            (void)fuzz_refuse_allocation(refuse);
         }
         it.out_size -= at;
         memmove(it.out, it.out + at, it.out_size);
@@ -128,6 +131,8 @@ void fuzz_one(struct fuzz_input *in)
         const uint8_t *bytes = fuzz_take(in, how < 240 ? how + 1u : 32768, &size);
         if (how > 250)
             fuzz_pass_ms((how - 250u) * 500u);
+        else if (how > 245)
+            (void)fuzz_refuse_allocation(1u + fuzz_byte(in) * (how - 245u));
         feed(bytes, size);
     }
     close_node();
