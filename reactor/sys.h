@@ -98,6 +98,9 @@ bool evpt_sys_peer_is_own_user(int fd);
 /* Two connected stream sockets. */
 int evpt_sys_socketpair(int ret_fds[2]);
 int evpt_sys_shutdown_write(int fd);
+/* One datagram to a local socket: a path, or "@name" for one in the abstract namespace. Waits up to
+ * a second for a receiver that is behind. 0 or -errno. */
+int evpt_sys_send_datagram(const char *to, const void *bytes, size_t size);
 /* SO_SNDBUF in bytes; TCP_NOTSENT_LOWAT in bytes. */
 int evpt_sys_set_send_buffer(int fd, int bytes);
 int evpt_sys_set_notsent_lowat(int fd, int bytes);

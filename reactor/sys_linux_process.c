@@ -1,6 +1,8 @@
 /* sys.h on Linux, continued: what the system knows of this process, and who is told of it. */
 #include "reactor/sys.h"
+#include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -52,4 +54,54 @@ void evpt_sys_process(struct evpt_sys_process *ret_process)
     process.fds = fds > 0 ? (uint64_t)fds : 0;
     read_stat(&process);
     *ret_process = process;
+}
+
+/* ---- who is told of it ---- */
+
+static int local_address(struct sockaddr_un *ret_addr, socklen_t *ret_size, const char *name)
+{
+    size_t length = strlen(name);
+    bool abstract = *name == '@';
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    if (!length || (abstract && length == 1))
+        return -EINVAL;
+    if (length >= sizeof(addr.sun_path))
+        return -ENAMETOOLONG;
+    memcpy(addr.sun_path, name, length);
+    if (abstract)
+        addr.sun_path[0] = 0; /* and no zero behind it: every byte counts */
+    *ret_addr = addr;
+    *ret_size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length + !abstract);
+    return 0;
+}
+
+/* Connected, since only then poll tells whether the receiver has room. */
+static int send_connected(int fd, const void *bytes, size_t size)
+{
+    struct pollfd wait = {.fd = fd, .events = POLLOUT};
+    for (int attempt = 0; attempt < 2; attempt++) {
+        if (TEMP_FAILURE_RETRY(send(fd, bytes, size, MSG_NOSIGNAL)) >= 0)
+            return 0;
+        if (errno != EAGAIN || attempt || TEMP_FAILURE_RETRY(poll(&wait, 1, 1000)) <= 0)
+            break;
+    }
+    return -errno;
+}
+
+int evpt_sys_send_datagram(const char *to, const void *bytes, size_t size)
+{
+    struct sockaddr_un addr;
+    socklen_t addr_size;
+    int error = local_address(&addr, &addr_size, to);
+    if (error)
+        return error;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    if (connect(fd, (const struct sockaddr *)&addr, addr_size))
+        error = -errno;
+    else
+        error = send_connected(fd, bytes, size);
+    close(fd);
+    return error;
 }

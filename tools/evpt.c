@@ -8,6 +8,7 @@
 #include "lua/config_load.h"
 #include "lua/vm.h"
 #include "reactor/error.h"
+#include "service_manager.h"
 #include "services/monitor.h"
 #include "services/request.h"
 
@@ -21,6 +22,9 @@
 #include <unistd.h>
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+/* Sessions of the main thread's own calls. */
+enum { SESSION_START = 1, SESSION_RELOAD };
 
 enum phase { STARTING, RUNNING, STOPPING, ENDED };
 
@@ -37,8 +41,10 @@ struct program {
     struct evpt_node node;
     struct evpt_prober prober;
     struct evpt_monitor monitor;
+    struct service_manager manager;
     struct evpt_watch signals;
     struct evpt_timer stop_timer;
+    uint64_t stop_by_ns; /* since it is stopping */
     int signal_fd;
     uint32_t launcher, console;
     enum phase phase;
@@ -170,7 +176,7 @@ static void tell_launcher(struct program *program, enum evpt_message_kind kind, 
         evpt_write_str(&writer, argument, strlen(argument));
     message->size = (uint32_t)(writer.at - message->data);
     message->target = program->launcher;
-    message->session = 1;
+    message->session = SESSION_START;
     if (evpt_request_finish(&message, program->node.main_handle, EVPT_FOREVER) != 0 ||
         evpt_post(&program->node.scheduler, NULL, message) != 0)
         evpt_message_free(message);
@@ -199,9 +205,11 @@ static void begin_stop(struct program *program, const char *why)
     program->phase = STOPPING;
     program->monitor.phase = EVPT_MONITOR_DRAINING;
     evpt_logf(&program->node.log, EVPT_LOG_INFO, "main", "%s: draining", why);
-    evpt_loop_update_now(program->node.main.loop);
-    evpt_loop_timer(program->node.main.loop, &program->stop_timer,
-                    program->config.stop_timeout_ms * EVPT_NS_PER_MS, on_stop_timeout, program);
+    service_manager_stopping(&program->manager);
+    uint64_t timeout_ns = program->config.stop_timeout_ms * EVPT_NS_PER_MS;
+    program->stop_by_ns = evpt_loop_update_now(program->node.main.loop) + timeout_ns;
+    evpt_loop_timer(program->node.main.loop, &program->stop_timer, timeout_ns, on_stop_timeout,
+                    program);
     tell_launcher(program, EVPT_MESSAGE_SEND, "stop", NULL);
 }
 
@@ -246,6 +254,7 @@ static void on_started(struct program *program)
     if (program->phase == STARTING) {
         program->phase = RUNNING;
         program->monitor.phase = EVPT_MONITOR_READY;
+        service_manager_ready(&program->manager, &program->prober);
     }
     evpt_logf(&program->node.log, EVPT_LOG_INFO, "main", "started in %u ms",
               (unsigned)((evpt_sys_now_ns() - program->node.started_ns) / EVPT_NS_PER_MS));
@@ -266,6 +275,7 @@ static void on_start_failed(struct program *program, const struct evpt_message *
     if (own)
         size = (uint32_t)(own - text);
     fprintf(stderr, "evpt: %.*s\n", (int)size, text);
+    service_manager_start_failed(&program->manager, text, size);
     if (program->config.log.file)
         evpt_logf(&program->node.log, EVPT_LOG_ERROR, "main", "%.*s", (int)size, text);
     end(program, EXIT_FAILED);
@@ -285,7 +295,9 @@ static void on_main(struct evpt_node *node, struct evpt_message *message, void *
         return;
     }
     if (message->kind == EVPT_MESSAGE_REPLY) {
-        if (message->code != EVPT_CODE_OK && program->phase == STARTING)
+        if (message->session == SESSION_RELOAD)
+            service_manager_reloaded(&program->manager);
+        else if (message->code != EVPT_CODE_OK && program->phase == STARTING)
             on_start_failed(program, message);
         return;
     }
@@ -305,15 +317,18 @@ static void reload(struct program *program)
 {
     struct evpt_node *node = &program->node;
     static const char service[] = "clusterclient", method[] = "reload_logged";
-    struct evpt_message *message = evpt_request_new(EVPT_MESSAGE_SEND, service, sizeof(service) - 1,
+    struct evpt_message *message = evpt_request_new(EVPT_MESSAGE_CALL, service, sizeof(service) - 1,
                                                     method, sizeof(method) - 1, 16);
     if (!message)
         return;
     message->data[message->size++] = 0x90; /* no arguments */
+    message->session = SESSION_RELOAD;
     message->target = evpt_registry_query(&node->scheduler.registry, service, sizeof(service) - 1);
     if (evpt_request_finish(&message, node->main_handle, EVPT_FOREVER) != 0 ||
         evpt_post(&node->scheduler, NULL, message) != 0)
         evpt_message_free(message);
+    else
+        service_manager_reloading(&program->manager);
 }
 
 static void on_signal(struct program *program, int signal)
@@ -351,20 +366,25 @@ static uint32_t spawn_builtin(struct program *program, const char *name)
     return handle;
 }
 
-/* From the first moment on, so that whoever watches sees the node start. */
-static bool start_monitor(struct program *program)
+/* What watches the node or asks how it is: from the first moment on, so that its start is seen. */
+static int start_watch(struct program *program)
 {
     const struct evpt_addr *addr = &program->config.metrics;
     char text[EVPT_ADDR_TEXT_SIZE];
-    if (!addr->size)
-        return true;
+    service_manager_init(&program->manager, &program->node);
+    if (!addr->size && !service_manager_wants_watchdog(&program->manager))
+        return EXIT_OK;
     int error = evpt_prober_init(&program->prober, &program->node);
-    if (!error)
+    if (error) {
+        fprintf(stderr, "evpt: cannot start: %s\n", evpt_strerror(error));
+        return EXIT_FAILED;
+    }
+    if (addr->size)
         error = evpt_monitor_start(&program->monitor, &program->node, &program->prober);
     if (error)
         fprintf(stderr, "evpt: metrics: cannot listen on %s: %s\n",
                 evpt_addr_format(addr, text, sizeof(text)), evpt_strerror(error));
-    return !error;
+    return error ? EXIT_FAILED : EXIT_OK;
 }
 
 static int start(struct program *program, const struct evpt_addr *addr)
@@ -388,7 +408,7 @@ static int start(struct program *program, const struct evpt_addr *addr)
         fputs("evpt: cannot start: out of memory\n", stderr);
         return EXIT_FAILED;
     }
-    if (!start_monitor(program))
+    if (start_watch(program) != EXIT_OK)
         return EXIT_FAILED;
     program->signal_fd = evpt_sys_signalfd(signals);
     error = program->signal_fd < 0
@@ -408,7 +428,9 @@ static int start(struct program *program, const struct evpt_addr *addr)
 /* Waits for the threads; a signal meanwhile, or the deadline, ends that. */
 static bool join(struct program *program)
 {
-    uint64_t deadline_ns = evpt_sys_now_ns() + program->config.stop_timeout_ms * EVPT_NS_PER_MS;
+    uint64_t deadline_ns = program->stop_by_ns; /* of the whole stop; a failed start has its own */
+    if (!deadline_ns)
+        deadline_ns = evpt_sys_now_ns() + program->config.stop_timeout_ms * EVPT_NS_PER_MS;
     evpt_node_stop(&program->node);
     while (!program->at_once && evpt_sys_now_ns() < deadline_ns) {
         uint64_t until_ns = evpt_sys_now_ns() + 50 * EVPT_NS_PER_MS; /* then look for signals */

@@ -162,6 +162,7 @@ class Node:
         self.status = None              # the exit status of the last run
         self.runs = 0
         self.expected_files = set()     # that may be there afterwards, below folder
+        self.environment = {}           # what the process gets beside environment()
         self.drains = True              # False: its services hold calls for ever, a stop times out
         self.clients = []
         self.talker = None              # the connection of ask()
@@ -194,7 +195,8 @@ class Node:
         self.log_path = self.path("stderr.%d" % self.runs)
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [*self.prefix, program("evpt"), *args, self.name], cwd=self.folder, env=environment(),
+                [*self.prefix, program("evpt"), *args, self.name], cwd=self.folder,
+                env=dict(environment(), **self.environment),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         if wait:
             self.wait_ready()

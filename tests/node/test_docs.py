@@ -361,6 +361,7 @@ class InstallTest(unittest.TestCase):
             self.assertTrue(os.access(self.find("bin/" + name), os.X_OK))
             self.find("share/man/man1/%s.1" % name)
             self.find("share/bash-completion/completions/" + name)
+        self.find("lib/systemd/system/evpt@.service")
         self.find("share/evpt/annotations/evpt.lua")
         self.find("share/evpt/annotations/evpt/cluster.lua")
         for name in os.listdir(os.path.join(TOP, "docs")):

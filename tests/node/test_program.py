@@ -213,6 +213,19 @@ class SignalTest(NodeCase):
         node.wait_end()
         self.assertLess(time.monotonic() - started, 8)
 
+    def test_stop_timeout_is_that_of_the_whole_stop(self):
+        # three seconds for on_stop, and then a handler that never returns: one second is left
+        node = self.node(config={"stop_timeout_ms": 4000}, script="""
+            evpt.on_stop(function()
+                evpt.sleep(3000)
+                evpt.fork(function() print("spin") while true do end end)
+            end)""")
+        started = time.monotonic()
+        node.signal(signal.SIGTERM)
+        self.assertEqual(node.wait_end(), 1)
+        self.assertLess(time.monotonic() - started, 6)
+        self.assertTrue(node.log_lines("spin"))
+
     def test_second_signal_stops_at_once(self):
         node = self.node(script="evpt.on_stop(function() print('waiting') evpt.wait() end)",
                          config={"stop_timeout_ms": 600000})

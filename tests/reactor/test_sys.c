@@ -515,22 +515,88 @@ START_TEST(test_process_is_seen_as_the_system_sees_it)
 }
 END_TEST
 
-SUPPORT_MAIN("reactor/sys", test_address_text_survives_the_round_trip,
-             test_malformed_addresses_are_refused_and_leave_the_result_alone,
-             test_local_address_must_fit, test_loopback_and_port_are_recognised,
-             test_both_ends_of_a_connection_are_set_up, test_keepalive_takes_periods_of_any_length,
-             test_occupied_address_is_refused, test_connection_to_itself_counts_as_refused,
-             test_write_to_a_closed_peer_is_an_error_and_no_signal,
-             test_reads_and_writes_work_on_pipes_too,
-             test_local_socket_is_private_and_a_stale_one_is_replaced,
-             test_file_in_the_place_of_a_local_socket_is_not_touched,
-             test_file_is_replaced_as_a_whole_and_keeps_its_mode,
-             test_replacement_of_a_symbolic_link_writes_what_it_leads_to,
-             test_failed_replacement_leaves_nothing_behind,
-             test_file_larger_than_allowed_is_refused, test_file_of_unknown_size_is_read_to_its_end,
-             test_only_regular_files_are_read, test_appending_keeps_what_is_there,
-             test_parent_folder_is_made_one_level_deep,
-             test_eventfd_wait_sees_signals_and_its_deadline, test_epoll_wait_is_never_early,
-             test_signals_are_read_from_a_descriptor,
-             test_clocks_move_forward_and_random_bytes_differ,
-             test_process_is_seen_as_the_system_sees_it)
+/* ---- datagrams ---- */
+
+static int bind_datagram(const char *name, size_t size)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    memcpy(addr.sun_path, name, size);
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(bind(fd, (struct sockaddr *)&addr,
+                          (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size)),
+                     0);
+    return fd;
+}
+
+START_TEST(test_datagram_reaches_a_path_and_an_abstract_name)
+{
+    char path[64], abstract[64], text[16];
+    snprintf(path, sizeof(path), "/tmp/evpt-test-%d.sock", (int)getpid());
+    int length = snprintf(abstract, sizeof(abstract), "@evpt-test-%d", (int)getpid());
+    int by_path = bind_datagram(path, strlen(path) + 1);
+    ck_assert_int_eq(evpt_sys_send_datagram(path, "READY=1", 7), 0);
+    ck_assert_int_eq(read(by_path, text, sizeof(text)), 7);
+    ck_assert_mem_eq(text, "READY=1", 7);
+    abstract[0] = 0;
+    int by_name = bind_datagram(abstract, (size_t)length); /* the name is these bytes, no more */
+    abstract[0] = '@';
+    ck_assert_int_eq(evpt_sys_send_datagram(abstract, "a", 1), 0);
+    ck_assert_int_eq(evpt_sys_send_datagram(abstract, "bc", 2), 0);
+    ck_assert_int_eq(read(by_name, text, sizeof(text)), 1);
+    ck_assert_int_eq(read(by_name, text, sizeof(text)), 2);
+    close(by_path);
+    close(by_name);
+    ck_assert_int_eq(evpt_sys_send_datagram(path, "x", 1), -ECONNREFUSED);
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(evpt_sys_send_datagram(path, "x", 1), -ENOENT);
+    ck_assert_int_eq(evpt_sys_send_datagram(abstract, "x", 1), -ECONNREFUSED);
+}
+END_TEST
+
+START_TEST(test_datagram_to_no_name_is_refused)
+{
+    char longest[200];
+    memset(longest, 'x', sizeof(longest) - 1);
+    longest[sizeof(longest) - 1] = 0;
+    ck_assert_int_eq(evpt_sys_send_datagram("", "x", 1), -EINVAL);
+    ck_assert_int_eq(evpt_sys_send_datagram("@", "x", 1), -EINVAL);
+    ck_assert_int_eq(evpt_sys_send_datagram(longest, "x", 1), -ENAMETOOLONG);
+}
+END_TEST
+
+/* ... and not for ever: the system keeps about ten of them. */
+START_TEST(test_datagram_waits_for_a_receiver_that_is_behind)
+{
+    char name[64], text[16];
+    int length = snprintf(name, sizeof(name), "@evpt-test-%d", (int)getpid()), sent = 0, error;
+    name[0] = 0;
+    int fd = bind_datagram(name, (size_t)length);
+    name[0] = '@';
+    while ((error = evpt_sys_send_datagram(name, "x", 1)) == 0)
+        ck_assert_int_lt(++sent, 100000);
+    ck_assert_int_eq(error, -EAGAIN);
+    ck_assert_int_eq(read(fd, text, sizeof(text)), 1);
+    ck_assert_int_eq(evpt_sys_send_datagram(name, "x", 1), 0);
+    close(fd);
+}
+END_TEST
+
+SUPPORT_MAIN(
+    "reactor/sys", test_address_text_survives_the_round_trip,
+    test_malformed_addresses_are_refused_and_leave_the_result_alone, test_local_address_must_fit,
+    test_loopback_and_port_are_recognised, test_both_ends_of_a_connection_are_set_up,
+    test_keepalive_takes_periods_of_any_length, test_occupied_address_is_refused,
+    test_connection_to_itself_counts_as_refused,
+    test_write_to_a_closed_peer_is_an_error_and_no_signal, test_reads_and_writes_work_on_pipes_too,
+    test_local_socket_is_private_and_a_stale_one_is_replaced,
+    test_file_in_the_place_of_a_local_socket_is_not_touched,
+    test_file_is_replaced_as_a_whole_and_keeps_its_mode,
+    test_replacement_of_a_symbolic_link_writes_what_it_leads_to,
+    test_failed_replacement_leaves_nothing_behind, test_file_larger_than_allowed_is_refused,
+    test_file_of_unknown_size_is_read_to_its_end, test_only_regular_files_are_read,
+    test_appending_keeps_what_is_there, test_parent_folder_is_made_one_level_deep,
+    test_eventfd_wait_sees_signals_and_its_deadline, test_epoll_wait_is_never_early,
+    test_signals_are_read_from_a_descriptor, test_clocks_move_forward_and_random_bytes_differ,
+    test_process_is_seen_as_the_system_sees_it, test_datagram_reaches_a_path_and_an_abstract_name,
+    test_datagram_to_no_name_is_refused, test_datagram_waits_for_a_receiver_that_is_behind)

@@ -386,6 +386,12 @@ ssize_t evpt_sys_writev(int fd, const struct iovec *vec, int count)
     return sim_socket_write(count_use(fd, true), vec, count);
 }
 
+int evpt_sys_send_datagram(const char *to, const void *bytes, size_t size)
+{
+    (void)to, (void)bytes, (void)size;
+    return -ENOENT;
+}
+
 /* ---- waiting ---- */
 
 int evpt_sys_epoll_new(void)
