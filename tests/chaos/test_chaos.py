@@ -151,6 +151,7 @@ class ProxyTest(unittest.TestCase):
             client.shutdown(socket.SHUT_WR)
             self.assertEqual(server.recv(1), b"")
             server.sendall(b"the other way is open still")
+            client.settimeout(10)
             self.assertEqual(client.recv(3), b"the")
 
     def test_small_pieces_are_small(self):
