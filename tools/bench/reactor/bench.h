@@ -13,7 +13,8 @@
  *     struct lib_loop         lib_loop_init, lib_loop_fini, lib_run (until lib_break), lib_break,
  *                             lib_loop_adopt (the calling thread runs it from now on)
  *     struct lib_io           lib_io_start (readability, until stopped), lib_io_stop
- *     struct lib_timer        lib_timer_init, lib_timer_start (once, in so many ms), lib_timer_stop
+ *     struct lib_timer        lib_timer_init, lib_timer_start (once, in so many ms),
+ *                             lib_timer_stop, lib_timer_fini (one that is not running)
  *     struct lib_message      lib_next: the one behind it in a list
  *     struct lib_channel      lib_channel_init, lib_channel_fini (the loop's thread),
  *                             lib_send (any thread)

@@ -92,6 +92,10 @@ int main(int argc, char **argv)
     report("start_ns", (double)run.start_ns / 2 / count);
     report("stop_ns", (double)run.stop_ns / count);
     report("fire_ns", (double)run.fire_ns / count);
-    /* the loop's memory goes with the process: what is measured is over */
+    for (long i = 0; i < run.count; i++)
+        lib_timer_fini(&run.timers[i].timer);
+    lib_timer_fini(&run.start);
+    lib_loop_fini(&run.loop);
+    free(run.timers);
     return 0;
 }

@@ -96,6 +96,10 @@ static inline void lib_timer_stop(struct lib_loop *loop, struct lib_timer *timer
     evpt_timer_stop(evpt_loop_wheel(loop->loop), &timer->timer);
 }
 
+static inline void lib_timer_fini(struct lib_timer *timer)
+{
+}
+
 struct lib_message {
     struct evpt_mpsc_node node;
 };

@@ -101,6 +101,10 @@ static inline void lib_timer_stop(struct lib_loop *loop, struct lib_timer *timer
     ev_timer_stop(loop->loop, &timer->timer);
 }
 
+static inline void lib_timer_fini(struct lib_timer *timer)
+{
+}
+
 struct lib_channel {
     ev_async async;
     struct ev_loop *loop;

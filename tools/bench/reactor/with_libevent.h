@@ -101,6 +101,10 @@ static inline void lib_timer_stop(struct lib_loop *loop, struct lib_timer *timer
     event_del(&timer->event);
 }
 
+static inline void lib_timer_fini(struct lib_timer *timer)
+{
+}
+
 struct lib_channel {
     struct event event;
     struct locked_queue queue;

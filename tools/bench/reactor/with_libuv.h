@@ -100,6 +100,11 @@ static inline void lib_timer_stop(struct lib_loop *loop, struct lib_timer *timer
     MUST(uv_timer_stop(&timer->timer) == 0);
 }
 
+static inline void lib_timer_fini(struct lib_timer *timer)
+{
+    uv_close((uv_handle_t *)&timer->timer, NULL);
+}
+
 struct lib_channel {
     uv_async_t async;
     struct locked_queue queue;
