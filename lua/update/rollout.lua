@@ -49,7 +49,7 @@ local function ask(service, what, ...)
     if code == 0 then
         return answer, problem and ("%s: %s"):format(service.name, problem)
     elseif code ~= 5 then -- unknown_service
-        return nil, ("%s: %s"):format(service.name, answer.message)
+        return nil, ("%s: %s"):format(service.name, (answer.message:gsub("\n.*", "")))
     end
 end
 

@@ -46,14 +46,11 @@ local function is_same(one, other)
     return type(one) == "function" and type(other) == "function" and is_lua(one) and is_lua(other) and dump_of(one) == dump_of(other)
 end
 
--- Does it come from the file that is updated?
-local function is_own(fn)
-    return debug.getinfo(fn, "S").source == "@" .. path
-end
-
 -- ---- what is found out ----
 
 local live = { globals = registry[2], loaded = registry._LOADED, chunks = registry[refs.chunks] } -- 2: LUA_RIDX_GLOBALS
+local old_chunk = live.chunks[unit]
+local old_source = debug.getinfo(old_chunk, "S").source -- `path` may find the file in another folder by now
 local base, new         -- worlds
 
 local counterpart       -- object of the new world -> the one of the service that it stands for; itself, where it is installed
@@ -72,6 +69,12 @@ local gone = {}         -- { function of the service, function of the base, name
 local slots = {}        -- { slot, value }: what is put into single places
 local hooks = {}        -- place in the registry -> list of hooks, where it becomes longer or shorter
 local report = { added = {}, changed = {}, unchanged = {}, removed = {}, kept = {}, missing = {}, not_run = {} }
+
+-- Does it come from the file that is updated?
+local function is_own(fn)
+    local source = debug.getinfo(fn, "S").source
+    return source == old_source or source == "@" .. path
+end
 
 local function note(list, name, fn)
     if is_own(fn) then
@@ -118,15 +121,17 @@ local function is_plain(value)
     return type(value) ~= "table" and type(value) ~= "function"
 end
 
--- Variable i of n is variable j of l. What is <const> is not state, unless it is a table with something in it.
+-- Variable i of n is variable j of l. One that is <const>, and no table, is code and not state: unless what the base makes of it now is not what
+-- the service has, the time of its start for instance.
 local function share_variable(l, b, j, n, i, name)
-    local slot, was, is = { fn = l, index = j }, value_of(l, j), value_of(n, i)
+    local slot, l_value, b_value, n_value = { fn = l, index = j }, value_of(l, j), value_of(b, j), value_of(n, i)
     cells[debug.upvalueid(n, i)] = { l, j }
-    if is ~= was and is_plain(was) and is_plain(is) and bytecode.is_const(dump_of(n), i) then
-        put(slot, is)
+    if l_value == b_value and n_value ~= l_value and is_plain(l_value) and is_plain(n_value)
+        and bytecode.is_const(dump_of(n), i) then
+        put(slot, n_value)
         report.changed[#report.changed + 1] = name
     else
-        visit(slot, was, value_of(b, j), is, name)
+        visit(slot, l_value, b_value, n_value, name)
     end
 end
 
@@ -256,12 +261,12 @@ function visit(slot, l, b, n, name)
     if base.tokens[b] then
         b = nil
     end
-    if n == nil then
+    if n == l then
+        return -- a value, or a part of a module that is shared
+    elseif n == nil then
         take_away(slot, l, b, name)
     elseif not l and not b then
-        if n ~= l then
-            added[#added + 1] = { slot, n, name }
-        end
+        added[#added + 1] = { slot, n, name }
     elseif not l or new.tokens[n] then
         return -- state
     elseif type(n) == "function" then
@@ -295,7 +300,7 @@ local function descend(value, name)
             descend(each, field_name(name, key))
         end
         descend(debug.getmetatable(value), name)
-    elseif is_lua(value) then
+    else
         installed[#installed + 1] = value
         note(report.added, name, value)
         for i = 1, debug.getinfo(value, "u").nups do
@@ -426,7 +431,7 @@ local function prepare()
         debug.setupvalue(chunk, 1, live.globals)
         change(live.chunks, name, chunk)
     end
-    if dump_of(new.chunk) ~= dump_of(live.chunks[unit]) then -- else the one that is there shares more with what runs
+    if dump_of(new.chunk) ~= dump_of(old_chunk) then -- else the one that is there shares more with what runs
         debug.setupvalue(new.chunk, 1, live.globals)
         change(live.chunks, unit, new.chunk)
     end
@@ -506,21 +511,21 @@ local function match_given()
         return
     end
     local by_dump = {}
-    for _, fn in ipairs(walk(nil, "@" .. path)) do
+    for _, fn in ipairs(walk(nil, old_source)) do
         if not matched[fn] then
             by_dump[dump_of(fn)] = by_dump[dump_of(fn)] == nil and fn or false
         end
     end
     for name, b in next, base.given do
         local l, n = by_dump[dump_of(b)], new.given[name]
-        if l and n then
+        if l and n and not matched[l] then
             match_functions(nil, l, b, n, name)
         end
     end
 end
 
 local function compare()
-    local old_names = bytecode.top_level(dump_of(live.chunks[unit]))
+    local old_names = bytecode.top_level(dump_of(old_chunk))
     for name in next, bytecode.top_level(dump_of(new.chunk)) do
         top_level[name] = old_names[name]
     end
@@ -543,7 +548,7 @@ end
 -- Globals that the new code reads, and the old one did not, and that nobody has set.
 local function find_missing()
     local names, set_names = bytecode.globals(dump_of(new.chunk))
-    local old_names = bytecode.globals(dump_of(live.chunks[unit]))
+    local old_names = bytecode.globals(dump_of(old_chunk))
     for name, line in next, names do
         if not old_names[name] and not set_names[name] and rawget(live.globals, name) == nil and rawget(new.globals, name) == nil then
             report.missing[#report.missing + 1] = ("%s (%s:%d)"):format(name, path, line)
@@ -580,7 +585,7 @@ local function plan()
         error(problem, 0)
     end
     local ok
-    ok, base = pcall(World.new, live, unit, World.clone(live.chunks[unit]), path)
+    ok, base = pcall(World.new, live, unit, World.clone(old_chunk), path)
     if not ok then
         error(("the code that runs, run once more to compare, failed: %s"):format(tostring(base)), 0)
     end

@@ -27,7 +27,8 @@ class UpdateCase(LabCase):
         return self.service(self.game, text, args)
 
     def update(self, name, *args, text=None, script=None):
-        """Writes the script, where a text is given, and updates; what has changed in the first service."""
+        """Writes the script, where a text is given, and updates. What has changed in the first
+        service."""
         if text is not None:
             self.game.script(script or name, text)
         done = self.game.ctl("update", name, *args, "--json")
@@ -94,6 +95,14 @@ class StateTest(UpdateCase):
         self.assertEqual(report["changed"], ["mode"])
         self.assertEqual(self.game.ask(name, "get"), [10, "new", 1])    # <const> is code
 
+    def test_constant_that_is_no_constant_of_the_file_is_state(self):
+        script = "local born <const> = evpt.now() evpt.export { born = function() return born end }"
+        name = self.start(script)
+        born = self.one(name, "born")
+        self.game.lua("evpt.sleep(2)")
+        self.update(name, text=script.replace("return born", "return -born"))
+        self.assertEqual(self.one(name, "born"), -born)
+
     def test_variable_follows_a_method_that_is_renamed(self):
         name = self.start("""
             local players = { "ada" }
@@ -131,7 +140,11 @@ class StateTest(UpdateCase):
             local function idle() return "idle" end
             local function busy() return "busy" end
             local state = idle
-            evpt.export { work = function() state = busy end, rest = function() state = idle end, state = function() return state() end }"""
+            evpt.export {
+                work = function() state = busy end,
+                rest = function() state = idle end,
+                state = function() return state() end,
+            }"""
         name = self.start(script)
         self.game.ask(name, "work")
         report = self.update(name, text=script.replace('return "', 'return "still '))
@@ -259,22 +272,23 @@ class FlowTest(UpdateCase):
 
     def test_state_that_only_a_waiting_coroutine_holds_is_reached(self):
         script = """
-            local current
+            local worker, answer
             local function hit() return "old" end
             function __main__()
-                evpt.fork(function(...)
+                evpt.fork(function()
                     local object = { hit = hit }
-                    current = coroutine.running()
+                    worker = coroutine.running()
                     while true do
                         evpt.wait()
-                        evpt.wakeup(object.asker, object:hit())
+                        answer = object.hit()
                     end
                 end)
             end
-            evpt.export { go = function() return evpt.wakeup(current) end }"""
-        script = script.replace("evpt.wakeup(object.asker, object:hit())", "answer = object.hit()")
-        script = script.replace("}\n", "}\n").replace(
-            "return evpt.wakeup(current) end", "evpt.wakeup(current) evpt.sleep(1) return answer end")
+            evpt.export { go = function()
+                evpt.wakeup(worker)
+                evpt.sleep(1)
+                return answer
+            end }"""
         name = self.start(script)
         self.assertEqual(self.one(name, "go"), "old")
         self.update(name, text=script.replace('"old"', '"new"'))
@@ -352,7 +366,8 @@ class ShapeTest(UpdateCase):
         client = self.game.client()
         self.assertEqual([client.call(name, m).code for m in ("stay", "come", "go", "more")],
                          [wire.OK, wire.OK, wire.UNKNOWN_METHOD, wire.UNKNOWN_METHOD])
-        self.assertEqual(self.game.lua("local s = ... return evpt.call(s, 'more'), evpt.call(s, 'inner')", name), [4, 1])
+        inner = "local s = ... return evpt.call(s, 'more'), evpt.call(s, 'inner')"
+        self.assertEqual(self.game.lua(inner, name), [4, 1])
 
     def test_service_without_exports_gets_its_first_ones_and_a_dispatcher(self):
         name = self.start("local n = 1 function touch() n = n + 1 end")
@@ -362,7 +377,9 @@ class ShapeTest(UpdateCase):
         self.assertEqual(self.one(name, "n"), 1)
         self.update(name, text="""
             evpt.export { n = function() end }
-            function _msg_dispatch_(source, session, method) evpt.reply(source, session, 0, "all " .. method) end""")
+            function _msg_dispatch_(source, session, method)
+                evpt.reply(source, session, 0, "all " .. method)
+            end""")
         self.assertEqual(self.one(name, "n"), "all n")
         self.update(name, text="evpt.export { n = function() return 'back' end }")
         self.assertEqual(self.one(name, "n"), "back")
@@ -372,12 +389,14 @@ class ShapeTest(UpdateCase):
             function string.shout(s) return s:upper() .. "!" end
             table.count = function(t) return #t end
             getmetatable("").__mod = function(s, n) return s .. n end
-            evpt.export { say = function(s) return s:shout() .. table.count({ 1, 2 }) .. "x" % 7 end }"""
+            evpt.export { say = function(s)
+                return s:shout() .. table.count({ 1, 2 }) .. "x" % 7
+            end }"""
         name = self.start(script)
         self.assertEqual(self.one(name, "say", "hey"), "HEY!2x7")
-        report = self.update(name, text=script.replace('"!"', '"!!"').replace("return #t", "return #t * 2")
-                             .replace("s .. n", "n .. s"))
-        self.assertEqual(report["changed"], ["metatable of strings.__mod", "string.shout", "table.count"])
+        new = script.replace('"!"', '"!!"').replace("#t", "#t * 2").replace("s .. n", "n .. s")
+        self.assertEqual(self.update(name, text=new)["changed"],
+                         ["metatable of strings.__mod", "string.shout", "table.count"])
         self.assertEqual(self.one(name, "say", "hey"), "HEY!!47x")
 
     def test_hooks(self):
@@ -398,27 +417,47 @@ class ShapeTest(UpdateCase):
         del node
 
     def test_function_becomes_one_of_lua_and_back(self):
-        name = self.start("local join = table.concat evpt.export { join = function(t) return join(t) end }")
-        self.update(name, text="""local function join(t) return "own " .. #t end
-            evpt.export { join = function(t) return join(t) end }""")
+        export = " evpt.export { join = function(t) return join(t) end }"
+        name = self.start("local join = table.concat" + export)
+        self.update(name, text='local function join(t) return "own " .. #t end' + export)
         self.assertEqual(self.one(name, "join", ["a", "b"]), "own 2")
-        self.update(name, text="local join = table.concat evpt.export { join = function(t) return join(t) end }")
+        self.update(name, text="local join = table.concat" + export)
         self.assertEqual(self.one(name, "join", ["a", "b"]), "ab")
 
     def test_queue_and_other_things_of_evpt_that_the_script_holds(self):
         script = """
             local queue, room, call = evpt.queue(), cluster.proxy("game_1", "lab"), evpt.call
             local log = evpt.log
-            evpt.export { go = function() return queue(function() return "old " .. room.echo(1) .. call("lab", "echo", 2) end) end }"""
+            evpt.export { go = function()
+                return queue(function() return "old " .. room.echo(1) .. call("lab", "echo", 2) end)
+            end }"""
         name = self.start(script)
         self.assertEqual(self.one(name, "go"), "old 12")
         report = self.update(name, text=script.replace('"old "', '"new "'))
         self.assertEqual(report["changed"], ["go"])
         self.assertEqual(self.one(name, "go"), "new 12")
         # the same for what only the new code has
-        self.update(name, text=script.replace('"old "', 'other("lab", "echo", "newer ") .. two.echo(0)')
-                    .replace("local log", 'local other, two = evpt.call, cluster.proxy("game_1", "lab") local log'))
+        new = script.replace('"old "', 'other("lab", "echo", "newer ") .. two.echo(0)')
+        self.update(name, text=new.replace(
+            "local log", 'local other, two = evpt.call, cluster.proxy("game_1", "lab") local log'))
         self.assertEqual(self.one(name, "go"), "newer 012")
+
+    def test_tables_that_are_deep_and_tables_that_are_large(self):
+        script = """
+            local chain, wide = {}, {}
+            do
+                local at = chain
+                for i = 1, 2000 do at.next = { value = i } at = at.next end
+                for i = 1, 20000 do wide["k" .. i] = { i } end
+            end
+            evpt.export { last = function()
+                local at = chain
+                while at.next do at = at.next end
+                return "old", at.value, wide.k20000[1]
+            end }"""
+        name = self.start(script)
+        self.update(name, text=script.replace('"old"', '"new"').replace("2000 ", "2001 "))
+        self.assertEqual(self.game.ask(name, "last"), ["new", 2001, 20000])
 
     def test_script_with_an_environment_of_its_own(self):
         script = """
@@ -451,27 +490,37 @@ class RefusalTest(UpdateCase):
         self.check(COUNTER.replace("old", "new") + "error({})", "table: ")
 
     def test_endless_loop_in_the_new_main_chunk(self):
-        self.check(COUNTER.replace("old", "new") + "while true do end", ".lua:12: stopped, it runs too long")
+        self.check(COUNTER.replace("old", "new") + "while true do end",
+                   ".lua:12: stopped, it runs too long")
 
     def test_waiting_in_the_new_main_chunk(self):
         self.check(COUNTER + "coroutine.yield()", "yield")
 
     def test_bad_exports(self):
-        self.check(COUNTER + "evpt.export { 1 }", "expected a table of functions by name, got [1] = number")
-        self.check(COUNTER + "evpt.export { ['.x'] = print }", "names that begin with a dot are evpt's own")
+        self.check(COUNTER + "evpt.export { 1 }",
+                   "expected a table of functions by name, got [1] = number")
+        self.check(COUNTER + "evpt.export { ['.x'] = print }",
+                   "names that begin with a dot are evpt's own")
         self.check(COUNTER + "evpt.on_stop(7)", "function expected, got number")
 
     def test_state_that_would_have_another_type(self):
-        self.check(COUNTER.replace("0, {}", "0, 0"), "log is a table in the running service and a number in the new code")
-        self.check(COUNTER.replace("local function line(n) return \"old \" .. n end", "local line = {}"),
-                   "line is a function in the running service and a table in the new code")
-        self.check(COUNTER.replace("local count, log = 0, {}", "local function count() end local log = {}"),
-                   "count is a number in the running service and a function in the new code")
+        told = "%s is a %s in the running service and a %s in the new code"
+        self.check(COUNTER.replace("0, {}", "0, 0"), told % ("log", "table", "number"))
+        line = 'local function line(n) return "old " .. n end'
+        self.check(COUNTER.replace(line, "local line = {}"),
+                   told % ("line", "function", "table"))
+        count = "local function count() end local log ="
+        self.check(COUNTER.replace("local count, log = 0,", count),
+                   told % ("count", "number", "function"))
 
     def test_result_of_what_is_not_run(self):
-        self.check(COUNTER + "local db = evpt.start('db') function _G.use() return db end", "evpt.start", "does not run")
-        self.check(COUNTER + "local who = evpt.call('lab', 'echo', 'x') .. '!'", ".lua:12:", "evpt.call", "does not run it")
-        self.check(COUNTER + "local co = coroutine.create(print) function use() return co end", "coroutine")
+        self.check(COUNTER + "local db = evpt.start('db') function _G.use() return db end",
+                   "evpt.start", "does not run")
+        self.check(COUNTER + "local who = evpt.call('lab', 'echo', 'x') .. '!'",
+                   ".lua:12:", "evpt.call", "does not run it")
+        for make in ("create", "wrap"):
+            keep = "local co = coroutine.%s(print) function use() return co end" % make
+            self.check(COUNTER + keep, "a coroutine that")
 
     def test_missing_module(self):
         self.check(COUNTER + "require 'no_such_module'", "module 'no_such_module' not found")
@@ -489,8 +538,10 @@ class RefusalTest(UpdateCase):
         name = self.start(COUNTER + """
             shared = { n = 1 }
             evpt.methods { look = function()
-                return shared.n, rawget(_G, "leaked"), rawget(string, "leaked"), package.loaded.leaked, evpt.leaked,
-                    getmetatable("").leaked, package.path:find("leaked") end }""")
+                return shared.n, rawget(_G, "leaked"), rawget(string, "leaked"),
+                    package.loaded.leaked, evpt.leaked, getmetatable("").leaked,
+                    package.path:find("leaked")
+            end }""")
         top_level = COUNTER + """
             leaked, string.leaked, package.loaded.leaked, evpt.leaked = 1, 2, 3, 4
             getmetatable("").leaked = 5
@@ -507,15 +558,16 @@ class RefusalTest(UpdateCase):
         self.assertFalse(os.path.exists(self.game.path("mark")))
         self.assertTrue(os.path.exists(self.game.path("evpt.lua")))
         self.assertEqual(self.game.lua("return evpt.call(..., 'look')", name), [1] + [None] * 6)
-        self.assertEqual(self.game.lua("return evpt.query('leaked'), rawget(_G, 'leaked')"), [None, None])
+        self.assertEqual(self.game.lua("return evpt.query('leaked'), rawget(_G, 'leaked')"),
+                         [None, None])
 
     def test_debug_library_of_the_update_is_out_of_reach(self):
         self.check(COUNTER + "debug.getregistry()[1] = nil", "debug.getregistry", "does not run")
         self.check(COUNTER + "require 'update.world'", "module 'update.world' not found")
-        name = self.start("debug, package.loaded.debug = nil, nil " + COUNTER +
-                          "evpt.methods { has = function() return debug end }")
-        self.update(name, text="debug, package.loaded.debug = nil, nil " + COUNTER.replace("old", "new") +
-                    "evpt.methods { has = function() return debug or package.loaded.debug end }")
+        script = "debug, package.loaded.debug = nil, nil " + COUNTER + """
+            evpt.methods { has = function() return debug or package.loaded.debug end }"""
+        name = self.start(script)
+        self.update(name, text=script.replace("old", "new"))
         self.assertEqual(self.game.lua("return evpt.call(..., 'has')", name), [None])
 
     def test_unknown_names(self):
@@ -535,16 +587,19 @@ class RefusalTest(UpdateCase):
     def test_dry_run_tells_and_changes_nothing(self):
         name = self.start(COUNTER)
         self.game.ask(name, "add")
-        new = COUNTER.replace("old", "new").replace("local count", "local extra = 1 local count") + """
+        new = COUNTER.replace("old", "new").replace("local count", "local extra local count") + """
             evpt.timeout(0, function() leaked = true end)
             evpt.export { more = function() return nosuch(extra) end }"""
         report = self.update(name, "--dry-run", text=new)
-        self.assertEqual((report["changed"], report["added"], report["not_run"]), (["line"], ["more"], ["evpt.timeout"]))
+        self.assertEqual((report["changed"], report["added"], report["not_run"]),
+                         (["line"], ["more"], ["evpt.timeout"]))
         self.assertEqual(report["missing"], ["nosuch (services/%s.lua:14)" % name])
         self.assertEqual(self.one(name, "log"), "old 1")
         self.assertEqual(self.game.client().call(name, "more").code, wire.UNKNOWN_METHOD)
         done = self.game.ctl("update", name, "--dry-run")
-        self.assertRegex(done.stdout, r"\Aservices/%s.lua could be updated in: %s\n  changed   line\n  added     more\n" % (name, name))
+        self.assertEqual(done.stdout.split("\n")[:3], [
+            "services/%s.lua could be updated in: %s" % (name, name),
+            "  changed   line", "  added     more"])
         self.assertEqual(self.update(name)["changed"], ["line"])
 
 
@@ -562,12 +617,14 @@ class ModuleTest(UpdateCase):
             function M.use() uses = uses + 1 return mark(), uses end
             return M"""
         module = self.module(text)
-        first = self.start("local m = require '%s' evpt.export { use = function() return m.use() end }" % module)
-        later = self.start("evpt.export { use = function() return require('%s').use() end }" % module)
-        other = self.start("evpt.export { use = function() return package.loaded['%s'] end }" % module)
+        export = "evpt.export { use = function() return %s end }"
+        first = self.start("local m = require '%s' " % module + export % "m.use()")
+        later = self.start(export % ("require('%s').use()" % module))
+        other = self.start(export % ("package.loaded['%s']" % module))
         for name in (first, later):
             self.assertEqual(self.game.ask(name, "use"), ["old", 1])
-        self.game.script(module, text.replace('"old"', '"new"').replace("return M", "function M.more() return uses end return M"))
+        self.game.script(module, text.replace('"old"', '"new"').replace(
+            "return M", "function M.more() return uses end return M"))
         done = self.game.ctl("update", module, "--json")
         self.assertEqual(done.returncode, 0, done.stderr)
         reports = json.loads(done.stdout)["services"]
@@ -592,10 +649,11 @@ class ModuleTest(UpdateCase):
             evpt.export { fire = function(name) return m.fire(name) end }""" % module
         name = self.start(script)
         self.assertEqual(self.one(name, "fire", "a"), "old 1")
-        report = self.update(name, text=script.replace('"old "', '"new "').replace("evpt.export", """
+        new = script.replace('"old "', '"new "').replace("evpt.export", """
             local fire, late = m.fire, m.counter()
             m.listen("b", function() return "b" .. late() .. fire("a") end)
-            evpt.export"""))
+            evpt.export""")
+        report = self.update(name, text=new)
         self.assertEqual(report["changed"], ["m.listeners.a"])
         self.assertEqual(self.one(name, "fire", "b"), "b1new 2")
         self.update(module, text="""
@@ -622,8 +680,10 @@ class ModuleTest(UpdateCase):
 
     def test_module_with_a_mistake_changes_nothing_anywhere(self):
         module = self.module("return { f = function() return 1 end }")
-        name = self.start("local m = require '%s' evpt.export { f = function() return m.f() end }" % module)
-        for text, part in (("return {", ":1: unexpected symbol near <eof>"), ("error('no')", ":1: no"), ("return 7", "in the new code")):
+        name = self.start("local m = require '%s' evpt.export { f = function() return m.f() end }"
+                          % module)
+        for text, part in (("return {", ":1: unexpected symbol near <eof>"),
+                           ("error('no')", ":1: no"), ("return 7", "in the new code")):
             self.refused(module, part, text=text)
             self.assertEqual(self.one(name, "f"), 1)
 
@@ -639,7 +699,9 @@ class RolloutTest(UpdateCase):
         """Two services of one script: its name, and theirs."""
         script = self.start(text)
         names = [script + "_a", script + "_b"]
-        self.game.lua("local script, names = ... for _, name in ipairs(names) do evpt.start(script, { name = name }) end",
+        self.game.lua("""
+            local script, names = ...
+            for _, name in ipairs(names) do evpt.start(script, { name = name }) end""",
                       script, names)
         return script, names
 
@@ -650,8 +712,12 @@ class RolloutTest(UpdateCase):
         self.assertEqual([s["name"] for s in json.loads(done.stdout)["services"]], [names[1]])
         done = self.game.ctl("update", script)
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(done.stdout, "services/{0}.lua updated in: {0} {0}_a\n  changed   line\n  unchanged add log\n"
-                         "services/{0}.lua updated in: {0}_b\n  unchanged add line log\n".format(script))
+        self.assertEqual(done.stdout, (
+            "services/{0}.lua updated in: {0} {0}_a\n"
+            "  changed   line\n"
+            "  unchanged add log\n"
+            "services/{0}.lua updated in: {0}_b\n"
+            "  unchanged add line log\n").format(script))
         for name in [script] + names:
             self.game.ask(name, "add")
             self.assertEqual(self.one(name, "log"), "new 1")
@@ -673,16 +739,18 @@ class RolloutTest(UpdateCase):
     def test_one_that_cannot_be_updated_keeps_all_from_it(self):
         script, names = self.two("""
             local state
-            evpt.export { set = function(v) state = v end, get = function() return "old", state end }""")
+            evpt.export { set = function(v) state = v end,
+                          get = function() return "old", state end }""")
         self.game.ask(names[0], "set", {"a": 1})
-        self.refused(script, names[0] + ": state is a table in the running service and a function in the new code", text="""
+        self.refused(script, names[0] + ": state is a table in the running service", text="""
             local function state() return 7 end
             evpt.export { set = print, get = function() return "new", state() end }""")
         for name in [script] + names:
             self.assertEqual(self.game.ask(name, "get")[0], "old")
 
     def test_service_that_does_not_come_to_its_messages_is_not_updated(self):
-        script, names = self.two(COUNTER + "evpt.export { block = function() os.execute('sleep 7') end }")
+        script, names = self.two(
+            COUNTER + "evpt.export { block = function() os.execute('sleep 7') end }")
         self.game.client().post(names[1], "block")
         self.refused(script, names[1] + ": ", "deadline", text=COUNTER.replace("old", "new"))
         for name in [script] + names:
@@ -690,10 +758,12 @@ class RolloutTest(UpdateCase):
             self.assertEqual(self.one(name, "log"), "old 1")
 
     def test_from_lua(self):
-        name = self.start(COUNTER + """
-            evpt.export { renew = function(options) return evpt.update(evpt.name(), options) end }""")
-        self.game.script(name, COUNTER.replace("old", "new") + """
-            evpt.export { renew = function(options) return evpt.update(evpt.name(), options) end }""")
+        script = COUNTER + """
+            evpt.export { renew = function(options)
+                return evpt.update(evpt.name(), options)
+            end }"""
+        name = self.start(script)
+        self.game.script(name, script.replace("old", "new"))
         dry = self.one(name, "renew", {"dry_run": True})
         self.assertEqual((dry["dry_run"], dry["services"][0]["changed"]), (True, ["line"]))
         self.game.ask(name, "add")
@@ -701,7 +771,8 @@ class RolloutTest(UpdateCase):
         self.assertEqual((done["dry_run"], done["services"][0]["changed"]), (False, ["line"]))
         self.game.ask(name, "add")
         self.assertEqual(self.one(name, "log"), "old 1,new 2")
-        for arguments, part in (("'nobody'", "nothing runs here that is called nobody"), ("{}", "got a table"),
+        for arguments, part in (("'nobody'", "nothing runs here that is called nobody"),
+                                ("{}", "got a table"),
                                 ("'lab', { dryrun = true }", "dryrun: unknown option"),
                                 ("'lab', { dry_run = true, x = 1 }", "x: unknown option"),
                                 ("'lab', 7", "expected a table of options")):
@@ -715,6 +786,21 @@ class RolloutTest(UpdateCase):
         self.game.script(script, COUNTER.replace("old", "new"))
         done = json.loads(self.game.ctl("update", script, "--json").stdout)
         self.assertEqual([s["name"] for s in done["services"]], [script, str(handle)])
+
+
+class FolderTest(NodeCase):
+    def test_file_that_is_found_in_another_folder_by_now(self):
+        node = self.node(script=COUNTER, config={"path": "services/?.lua;services/more/?.lua"})
+        node.ask("s", "add")
+        os.remove(node.path("services/s.lua"))
+        node.script("more/s", COUNTER.replace("old", "new"))
+        done = json.loads(node.ctl("update", "s", "--json").stdout)
+        self.assertEqual((done["file"], done["services"][0]["changed"]),
+                         ("services/more/s.lua", ["line"]))
+        self.assertEqual((node.ask("s", "add"), node.ask("s", "log")), ([2], ["old 1,new 2"]))
+        node.script("more/s", COUNTER.replace("old", "newer"))
+        done = json.loads(node.ctl("update", "s", "--json").stdout)
+        self.assertEqual(done["services"][0]["changed"], ["line"])
 
 
 class LoadTest(NodeCase):
@@ -731,12 +817,17 @@ class LoadTest(NodeCase):
                 return id, got
             end,
             count = function() return count end,
-            memory = function() collectgarbage() collectgarbage() return collectgarbage("count") end,
+            memory = function()
+                collectgarbage()
+                collectgarbage()
+                return collectgarbage("count")
+            end,
         }"""
 
     def test_a_thousand_updates_under_load_lose_no_call_and_leak_no_memory(self):
         node = self.node(scripts={
-            "s": self.SCRIPT % 0, "updater": "evpt.export { update = function() evpt.update('s') end }"})
+            "s": self.SCRIPT % 0,
+            "updater": "evpt.export { update = function() evpt.update('s') end }"})
         clients = [node.client() for _ in range(4)]
         sent = received = 0
         memory = []
