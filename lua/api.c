@@ -511,29 +511,36 @@ static int api_kill(lua_State *L)
 
 /* ---- log ---- */
 
-static void write_log(lua_State *L, enum evpt_log_level level)
+/* The text on top of the stack; `fields`: index of the table of them, 0: none. */
+static void write_log(lua_State *L, enum evpt_log_level level, int fields_at)
 {
     struct evpt_vm *vm = evpt_vm_of(L);
+    struct evpt_log_field fields[EVPT_LOG_FIELDS_MAX];
     size_t size;
     const char *text = lua_tolstring(L, -1, &size);
-    evpt_log_write(&vm->node->log, level, vm->name, text, size);
+    size_t count = fields_at ? evpt_check_log_fields(L, fields_at, fields) : 0;
+    evpt_log_write_fields(&vm->node->log, level, vm->name, text, size, fields, count);
 }
 
-/* log.debug(format, ...) and so on. Formats nothing that is not wanted. */
+/* log.debug(format, ... [, fields]) and so on. Formats nothing that is not wanted. */
 static int log_formatted(lua_State *L, enum evpt_log_level level)
 {
     luaL_checkany(L, 1);
     if (!evpt_log_wants(&evpt_vm_of(L)->node->log, level))
         return 0;
-    if (lua_gettop(L) == 1) {
-        luaL_tolstring(L, 1, NULL);
-    } else {
-        luaL_checktype(L, 1, LUA_TSTRING);
-        lua_getfield(L, 1, "format"); /* a string's fields are the functions of `string` */
+    int fields_at = evpt_has_log_fields(L);
+    if (fields_at) /* out of the way of the format */
         lua_insert(L, 1);
-        lua_call(L, lua_gettop(L) - 1, 1);
+    int format_at = fields_at + 1;
+    if (lua_gettop(L) == format_at) {
+        luaL_tolstring(L, format_at, NULL);
+    } else {
+        luaL_checktype(L, format_at, LUA_TSTRING);
+        lua_getfield(L, format_at, "format"); /* a string's fields are the functions of `string` */
+        lua_insert(L, format_at);
+        lua_call(L, lua_gettop(L) - format_at, 1);
     }
-    write_log(L, level);
+    write_log(L, level, fields_at);
     return 0;
 }
 
@@ -569,7 +576,7 @@ int evpt_print(lua_State *L)
         luaL_addvalue(&buffer);
     }
     luaL_pushresult(&buffer);
-    write_log(L, EVPT_LOG_INFO);
+    write_log(L, EVPT_LOG_INFO, 0);
     return 0;
 }
 

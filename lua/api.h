@@ -64,6 +64,14 @@ extern const luaL_Reg evpt_task_functions[];
 /* Puts a resume and a wrap into `coroutine` that let nested coroutines wait. */
 void evpt_set_coroutine(lua_State *L);
 
+/* ---- api_log.c ---- */
+
+/* Are the arguments a format, what it takes, and a table behind? That one's entries are fields. */
+bool evpt_has_log_fields(lua_State *L);
+/* Reads them, sorted by name, into an array of EVPT_LOG_FIELDS_MAX; how many there are. Their texts
+ * are strings on the stack, where they stay. Raises where a name or their number is wrong. */
+size_t evpt_check_log_fields(lua_State *L, int table, struct evpt_log_field *fields);
+
 /* ---- api_modules.c ---- */
 
 /* Sets up what `require` finds. */

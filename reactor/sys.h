@@ -167,6 +167,9 @@ int evpt_sys_file_replace(const char *path, const void *bytes, size_t size);
 int evpt_sys_file_append_open(const char *path);
 /* Writes everything, blocking. 0 or -errno. */
 int evpt_sys_file_write_all(int fd, const void *bytes, size_t size);
+/* The same at the end of a file opened for appending, all or nothing: what a full disk has taken of
+ * it is cut off again. */
+int evpt_sys_file_append(int fd, const void *bytes, size_t size);
 int evpt_sys_file_remove(const char *path);
 bool evpt_sys_file_exists(const char *path);
 /* Makes the folder that holds `path` (one level), mode 0750; 0 where it is there. */

@@ -731,14 +731,13 @@ int evpt_sys_file_append_open(const char *path)
     return fd < 0 ? -errno : fd;
 }
 
-int evpt_sys_file_write_all(int fd, const void *bytes, size_t size)
+static int write_all(int fd, const uint8_t *at, size_t size, size_t *ret_written)
 {
-    const uint8_t *at = bytes;
-    while (size) {
-        ssize_t written = write(fd, at, size);
+    *ret_written = 0;
+    while (*ret_written < size) {
+        ssize_t written = write(fd, at + *ret_written, size - *ret_written);
         if (written >= 0) {
-            at += written;
-            size -= (size_t)written;
+            *ret_written += (size_t)written;
         } else if (errno == EAGAIN) {
             /* standard error may be a pipe that somebody has made non-blocking */
             struct pollfd wait = {.fd = fd, .events = POLLOUT};
@@ -749,6 +748,23 @@ int evpt_sys_file_write_all(int fd, const void *bytes, size_t size)
         }
     }
     return 0;
+}
+
+int evpt_sys_file_write_all(int fd, const void *bytes, size_t size)
+{
+    size_t written;
+    return write_all(fd, bytes, size, &written);
+}
+
+int evpt_sys_file_append(int fd, const void *bytes, size_t size)
+{
+    size_t written;
+    struct stat status;
+    int error = write_all(fd, bytes, size, &written);
+    if (error && written && !fstat(fd, &status) && S_ISREG(status.st_mode) &&
+        status.st_size >= (off_t)written && ftruncate(fd, status.st_size - (off_t)written))
+        return -errno;
+    return error;
 }
 
 int evpt_sys_file_remove(const char *path)

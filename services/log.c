@@ -1,108 +1,15 @@
 #include "services/log.h"
 
+#include "reactor/error.h"
 #include "reactor/list.h"
 #include "reactor/sys.h"
-#include "services/utf8.h"
+#include "services/log_line.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
-#define SERVICE_MAX 128 /* bytes of a service's name that are shown */
-#define ESCAPED_MAX 6   /* what a byte may become: \u001f */
-#define FRAME_MAX 256   /* time, level, node's name, and what JSON has around them */
-
-struct line {
-    struct evpt_mpsc_node node;
-    size_t size;
-    char text[];
-};
-
-const char *evpt_log_level_name(enum evpt_log_level level)
-{
-    static const char *const names[] = {"debug", "info", "warn", "error"};
-    return names[level];
-}
-
-/* ---- formatting, on the writer's thread ---- */
-
-static size_t format_time(char *text, size_t size)
-{
-    int64_t wall_ns = evpt_sys_wall_ns();
-    time_t seconds = (time_t)(wall_ns / (int64_t)EVPT_NS_PER_S);
-    struct tm tm;
-    gmtime_r(&seconds, &tm);
-    size_t used = strftime(text, size, "%Y-%m-%dT%H:%M:%S", &tm);
-    int ms = (int)(wall_ns / (int64_t)EVPT_NS_PER_MS % 1000);
-    return used + (size_t)snprintf(text + used, size - used, ".%03dZ", ms);
-}
-
-/* One byte that stands for itself or is escaped; returns how many were written (at most
- * ESCAPED_MAX). */
-static size_t escape(char *out, unsigned char c, bool json)
-{
-    if (json && (c == '"' || c == '\\'))
-        return (size_t)sprintf(out, "\\%c", c);
-    if (json && c == '\n')
-        return (size_t)sprintf(out, "\\n");
-    if (json && c == '\t')
-        return (size_t)sprintf(out, "\\t");
-    if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f)
-        return (size_t)sprintf(out, json ? "\\u%04x" : "\\x%02x", c);
-    *out = (char)c;
-    return 1;
-}
-
-/* Any bytes; in JSON, what is not UTF-8 becomes U+FFFD: readers would refuse the whole line. */
-static size_t put_escaped(char *out, const char *bytes, size_t size, bool json)
-{
-    const unsigned char *at = (const unsigned char *)bytes;
-    size_t used = 0;
-    for (size_t i = 0, step; i < size; i += step) {
-        step = json ? evpt_utf8_size(at + i, size - i) : 1;
-        if (step == 1) {
-            used += escape(out + used, at[i], json);
-        } else if (step == 0) {
-            used += (size_t)sprintf(out + used, "\\ufffd");
-            step = 1;
-        } else {
-            memcpy(out + used, at + i, step);
-            used += step;
-        }
-    }
-    return used;
-}
-
-static struct line *make_line(struct evpt_log *log, enum evpt_log_level level, const char *service,
-                              const char *message, size_t size)
-{
-    static const char cut[] = " [cut]";
-    const char *name = service && *service ? service : "-";
-    size_t name_size = strnlen(name, SERVICE_MAX);
-    size_t kept = size > EVPT_LOG_MESSAGE_MAX ? EVPT_LOG_MESSAGE_MAX : size;
-    size_t worst = sizeof(struct line) + FRAME_MAX + (name_size + kept) * ESCAPED_MAX;
-    struct line *line = evpt_sys_alloc(worst);
-    if (!line)
-        return NULL;
-    char time_text[64], *text = line->text;
-    format_time(time_text, sizeof(time_text));
-    const char *head = log->json
-                           ? "{\"time\":\"%s\",\"level\":\"%s\",\"node\":\"%s\",\"service\":\""
-                           : "%s %s %s ";
-    size_t used =
-        (size_t)snprintf(text, FRAME_MAX, head, time_text, evpt_log_level_name(level), log->node);
-    used += put_escaped(text + used, name, name_size, log->json);
-    used += (size_t)sprintf(text + used, "%s", log->json ? "\",\"message\":\"" : " ");
-    used += put_escaped(text + used, message, kept, log->json);
-    used +=
-        (size_t)sprintf(text + used, "%s%s", kept < size ? cut : "", log->json ? "\"}\n" : "\n");
-    line->size = used;
-    struct line *fitted = evpt_sys_realloc(line, sizeof(*line) + used);
-    return fitted ? fitted : line;
-}
-
-static void push_line(struct evpt_log *log, struct line *line)
+static void push_line(struct evpt_log *log, struct evpt_log_line *line)
 {
     if (!line || atomic_fetch_add_explicit(&log->queued, line->size, memory_order_relaxed) >=
                      EVPT_LOG_QUEUE_MAX) {
@@ -116,13 +23,20 @@ static void push_line(struct evpt_log *log, struct line *line)
         evpt_sys_eventfd_signal(log->wake_fd);
 }
 
-void evpt_log_write(struct evpt_log *log, enum evpt_log_level level, const char *service,
-                    const char *message, size_t size)
+void evpt_log_write_fields(struct evpt_log *log, enum evpt_log_level level, const char *service,
+                           const char *message, size_t size, const struct evpt_log_field *fields,
+                           size_t count)
 {
     if (!evpt_log_wants(log, level))
         return;
     atomic_fetch_add_explicit(&log->wanted[level], 1, memory_order_relaxed);
-    push_line(log, make_line(log, level, service, message, size));
+    push_line(log, evpt_log_line_new(log, level, service, message, size, fields, count));
+}
+
+void evpt_log_write(struct evpt_log *log, enum evpt_log_level level, const char *service,
+                    const char *message, size_t size)
+{
+    evpt_log_write_fields(log, level, service, message, size, NULL, 0);
 }
 
 void evpt_logf(struct evpt_log *log, enum evpt_log_level level, const char *service,
@@ -160,65 +74,88 @@ static void close_file(struct evpt_log *log)
         evpt_sys_close(log->fd);
 }
 
+/* A line of the log's own, past the queue. False: it could not be written. */
+static bool write_own(struct evpt_log *log, enum evpt_log_level level, const char *text)
+{
+    struct evpt_log_line *line = evpt_log_line_new(log, level, "log", text, strlen(text), NULL, 0);
+    bool written = line && evpt_sys_file_append(log->fd, line->text, line->size) == 0;
+    if (written) {
+        atomic_fetch_add_explicit(&log->wanted[level], 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&log->lines, 1, memory_order_relaxed);
+    }
+    evpt_sys_free(line);
+    return written;
+}
+
 /* Rotation: the new file is opened before the old one is let go, so a path that cannot be opened
  * loses nothing. */
 static void reopen_file(struct evpt_log *log)
 {
+    char text[256];
     int fd = open_file(log);
-    if (fd < 0)
+    if (fd >= 0) {
+        close_file(log);
+        log->fd = fd;
         return;
-    close_file(log);
-    log->fd = fd;
+    }
+    snprintf(text, sizeof(text), "cannot open %.180s, and goes on with the old file: %s", log->path,
+             evpt_strerror(fd));
+    (void)write_own(log, EVPT_LOG_ERROR, text);
 }
 
-static void write_text(struct evpt_log *log, const char *text, size_t size)
+static void write_line(struct evpt_log *log, const struct evpt_log_line *line)
 {
-    if (evpt_sys_file_write_all(log->fd, text, size) == 0)
-        atomic_fetch_add_explicit(&log->lines, 1, memory_order_relaxed);
-    else
-        atomic_fetch_add_explicit(&log->dropped, 1, memory_order_relaxed);
+    bool written = evpt_sys_file_append(log->fd, line->text, line->size) == 0;
+    atomic_fetch_add_explicit(written ? &log->lines : &log->dropped, 1, memory_order_relaxed);
 }
 
-static void write_queued(struct evpt_log *log, uint64_t *told_dropped)
+static void write_queued(struct evpt_log *log)
 {
     struct evpt_mpsc_node *node;
     while ((node = evpt_mpsc_take(&log->queue)) != NULL) {
         if (atomic_exchange_explicit(&log->reopen, false, memory_order_relaxed))
             reopen_file(log);
         while (node) {
-            struct line *line = EVPT_CONTAINER_OF(node, struct line, node);
+            struct evpt_log_line *line = EVPT_CONTAINER_OF(node, struct evpt_log_line, node);
             node = node->next;
-            write_text(log, line->text, line->size);
+            write_line(log, line);
             atomic_fetch_sub_explicit(&log->queued, line->size, memory_order_relaxed);
             evpt_sys_free(line);
         }
     }
-    uint64_t dropped = atomic_load_explicit(&log->dropped, memory_order_relaxed);
-    if (dropped == *told_dropped)
-        return;
+}
+
+/* How many lines have been lost, once it is over. True: there is nothing to tell any more. */
+static bool tell_dropped(struct evpt_log *log, uint64_t *told)
+{
     char text[64];
-    int size = snprintf(text, sizeof(text), "%llu log lines were dropped",
-                        (unsigned long long)(dropped - *told_dropped));
-    struct line *line = make_line(log, EVPT_LOG_WARN, "log", text, (size_t)size);
-    if (line && evpt_sys_file_write_all(log->fd, line->text, line->size) == 0) {
-        atomic_fetch_add_explicit(&log->lines, 1, memory_order_relaxed);
-        *told_dropped = dropped; /* else again, when the disk has room */
-    }
-    evpt_sys_free(line);
+    uint64_t dropped = atomic_load_explicit(&log->dropped, memory_order_relaxed);
+    if (dropped == *told)
+        return true;
+    snprintf(text, sizeof(text), "%llu log lines were dropped",
+             (unsigned long long)(dropped - *told));
+    if (!write_own(log, EVPT_LOG_WARN, text))
+        return false;
+    *told = dropped;
+    return true;
 }
 
 static void log_main(void *user)
 {
     struct evpt_log *log = user;
-    uint64_t told_dropped = 0;
+    uint64_t told = 0;
     while (!atomic_load_explicit(&log->stopping, memory_order_acquire)) {
-        write_queued(log, &told_dropped);
+        write_queued(log);
         if (atomic_exchange_explicit(&log->reopen, false, memory_order_relaxed))
             reopen_file(log);
+        /* a disk that is full says nothing when it has room again: it is asked */
+        uint64_t until_ns =
+            tell_dropped(log, &told) ? EVPT_FOREVER : evpt_sys_now_ns() + EVPT_LOG_RETRY_NS;
         if (evpt_mpsc_park(&log->queue))
-            evpt_sys_eventfd_wait(log->wake_fd, EVPT_FOREVER);
+            evpt_sys_eventfd_wait(log->wake_fd, until_ns);
     }
-    write_queued(log, &told_dropped);
+    write_queued(log);
+    (void)tell_dropped(log, &told);
     evpt_sys_eventfd_signal(log->ended_fd);
 }
 
@@ -286,9 +223,8 @@ void evpt_log_fini(struct evpt_log *log)
     if (log->wake_fd >= 0)
         evpt_sys_eventfd_signal(log->wake_fd);
     evpt_thread_join(&log->thread);
-    uint64_t told = atomic_load_explicit(&log->dropped, memory_order_relaxed);
     if (log->fd >= 0)
-        write_queued(log, &told); /* what was logged after the thread had ended */
+        write_queued(log); /* what was logged after the thread had ended */
     close_file(log);
     evpt_sys_close(log->wake_fd);
     evpt_sys_close(log->ended_fd);

@@ -4,8 +4,11 @@
  * bytes (EVPT_LOG_QUEUE_MAX); what does not fit is dropped, counted, and the count is logged when
  * there is room again. A slow or full disk so costs lines, never calls.
  *
- *     text:  2026-11-22T18:58:11.123Z info game_1 room_1 player 17 joined
- *     json:  {"time":"...","level":"info","node":"game_1","service":"room_1","message":"..."}
+ * A full disk takes whole lines or nothing of them.
+ *
+ *     text:  2026-11-22T18:58:11.123Z info game_1 room_1 player joined player=17 from="the lobby"
+ *     json:  {"time":"...","level":"info","node":"game_1","service":"room_1",
+ *             "message":"player joined","player":17,"from":"the lobby"}
  */
 #ifndef EVPT_SERVICES_LOG_H
 #define EVPT_SERVICES_LOG_H
@@ -17,6 +20,19 @@
 
 #define EVPT_LOG_QUEUE_MAX (8 << 20) /* bytes of lines that wait */
 #define EVPT_LOG_MESSAGE_MAX 65536   /* bytes of one message; longer ones are cut and say so */
+#define EVPT_LOG_FIELDS_MAX 32
+#define EVPT_LOG_RETRY_NS EVPT_NS_PER_S /* how often a full disk is asked for room */
+
+/* What a line says besides its message. Names begin with a letter or _, and consist of those,
+ * digits,
+ * `.` and `-`; one that the line has already gets a _ behind it. Longer values than 4 KiB are cut.
+ */
+struct evpt_log_field {
+    const char *name;
+    const char *value;
+    size_t size;     /* of the value */
+    bool is_literal; /* a number or true or false: stands in JSON as it is */
+};
 
 struct evpt_log {
     _Atomic int level; /* enum evpt_log_level; may be changed at any time */
@@ -55,6 +71,10 @@ static inline bool evpt_log_wants(struct evpt_log *log, enum evpt_log_level leve
  * characters but tab and newline are shown as \xNN. */
 void evpt_log_write(struct evpt_log *log, enum evpt_log_level level, const char *service,
                     const char *message, size_t size);
+/* The same with fields, at most EVPT_LOG_FIELDS_MAX. */
+void evpt_log_write_fields(struct evpt_log *log, enum evpt_log_level level, const char *service,
+                           const char *message, size_t size, const struct evpt_log_field *fields,
+                           size_t count);
 void evpt_logf(struct evpt_log *log, enum evpt_log_level level, const char *service,
                const char *format, ...) __attribute__((format(printf, 4, 5)));
 

@@ -504,6 +504,7 @@ int main(int argc, char **argv)
     struct evpt_addr addr;
     hold_signals();
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file at its limit is a full disk for the log, not the end */
     raise_fd_limit();
     int status = parse_options(argc, argv, &program.options);
     if (status == EXIT_OK)

@@ -205,6 +205,7 @@ function evpt.queue() end
 ---@param fn async fun()
 function evpt.on_stop(fn) end
 
+---Behind the arguments that the format takes may stand a table of fields: `evpt.log.info("joined", {player = 17})`
 ---@class evpt.log
 evpt.log = {}
 

@@ -3,9 +3,11 @@
 
 #include "services/log.h"
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static char folder[64], path[96], moved[96];
@@ -277,13 +279,78 @@ START_TEST(test_log_reopen_that_fails_keeps_the_old_file)
     ck_assert_int_eq(rename(folder, elsewhere), 0);
     evpt_log_reopen(&logger);
     evpt_logf(&logger, EVPT_LOG_INFO, "s", "still here");
-    UNTIL(atomic_load(&logger.lines) == 1);
+    UNTIL(atomic_load(&logger.lines) == 2);
     ck_assert_int_eq(rename(elsewhere, folder), 0);
     evpt_log_fini(&logger);
     char *text = read_file(moved);
-    ck_assert_ptr_nonnull(strstr(text, "still here"));
+    ck_assert_ptr_nonnull(strstr(text, "s still here\n"));
+    ck_assert_ptr_nonnull(strstr(text, " error game_1 log cannot open /tmp/"));
+    ck_assert_ptr_nonnull(strstr(text, "goes on with the old file: No such file or directory\n"));
     free(text);
     remove_folder();
+}
+END_TEST
+
+/* ---- fields ---- */
+
+static const struct evpt_log_field fields[] = {
+    {"player", "17", 2, true},   {"alive", "true", 4, true},
+    {"name", "Ann", 3, false},   {"place", "the \"lobby\"\n", 12, false},
+    {"empty", "", 0, false},     {"sum", "a=b", 3, false},
+    {"path", "c:\\x", 4, false}, {"bytes", "\x01\xff\xe4\xbd\xa0", 5, false},
+    {"time", "now", 3, false}, /* a name that the line has already */
+};
+
+static void check_fields(bool json, const char *expected)
+{
+    make_folder();
+    start_log(json);
+    evpt_log_write_fields(&logger, EVPT_LOG_INFO, "s", "joined", 6, fields,
+                          sizeof(fields) / sizeof(fields[0]));
+    evpt_log_fini(&logger);
+    char *text = read_file(path);
+    remove_folder();
+    const char *message = strstr(text, "joined");
+    ck_assert_ptr_nonnull(message);
+    ck_assert_str_eq(message, expected);
+    free(text);
+}
+
+START_TEST(test_log_fields_follow_the_message)
+{
+    check_fields(false, "joined player=17 alive=true name=Ann place=\"the \\\"lobby\\\"\\n\" "
+                        "empty=\"\" sum=\"a=b\" path=\"c:\\\\x\" "
+                        "bytes=\"\\x01\xff\xe4\xbd\xa0\" time_=now\n");
+    check_fields(true, "joined\",\"player\":17,\"alive\":true,\"name\":\"Ann\","
+                       "\"place\":\"the \\\"lobby\\\"\\n\",\"empty\":\"\",\"sum\":\"a=b\","
+                       "\"path\":\"c:\\\\x\",\"bytes\":\"\\u0001\\ufffd\xe4\xbd\xa0\","
+                       "\"time_\":\"now\"}\n");
+}
+END_TEST
+
+START_TEST(test_log_fields_have_bounds)
+{
+    static char large[100000];
+    char name[100];
+    memset(large, '\x01', sizeof(large)); /* which takes the most room */
+    memset(name, 'n', sizeof(name) - 1);
+    name[sizeof(name) - 1] = 0;
+    for (int json = 0; json < 2; json++) {
+        struct evpt_log_field many[EVPT_LOG_FIELDS_MAX];
+        for (int i = 0; i < EVPT_LOG_FIELDS_MAX; i++)
+            many[i] = (struct evpt_log_field){name, large, sizeof(large), false};
+        make_folder();
+        start_log(json);
+        evpt_log_write_fields(&logger, EVPT_LOG_INFO, "s", large, sizeof(large), many,
+                              EVPT_LOG_FIELDS_MAX); /* ASan sees where the room is too small */
+        evpt_log_fini(&logger);
+        char *text = read_file(path);
+        remove_folder();
+        ck_assert_ptr_nonnull(strstr(text, json ? " [cut]\",\"nnn" : " [cut] nnn"));
+        ck_assert_uint_lt(strlen(text), 1500000);
+        ck_assert(text[strlen(text) - 1] == '\n');
+        free(text);
+    }
 }
 END_TEST
 
@@ -358,6 +425,51 @@ START_TEST(test_log_tells_of_lines_lost_to_a_full_disk_later)
 }
 END_TEST
 
+/* A disk with so many bytes of room, for this process. */
+static void limit_files(rlim_t bytes)
+{
+    struct rlimit limit;
+    ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = bytes;
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+/* No half a line, whatever the room was; and the count comes by itself when there is room again. */
+START_TEST(test_log_full_disk_takes_whole_lines_and_is_told_of_when_it_is_over)
+{
+    signal(SIGXFSZ, SIG_IGN); /* as evpt does: else the first byte too many kills the process */
+    for (rlim_t room = 1000; room < 1100; room += 33) {
+        make_folder();
+        limit_files(room);
+        start_log(true);
+        for (uint64_t i = 1; i <= 40; i++) {
+            evpt_logf(&logger, EVPT_LOG_INFO, "s", "line %d", (int)i);
+            UNTIL(atomic_load(&logger.lines) + atomic_load(&logger.dropped) == i);
+        }
+        uint64_t kept = atomic_load(&logger.lines), lost = atomic_load(&logger.dropped);
+        ck_assert_uint_gt(kept, 5);
+        ck_assert_uint_gt(lost, 5);
+        limit_files(RLIM_INFINITY);
+        UNTIL(atomic_load(&logger.lines) == kept + 1); /* nobody logs anything meanwhile */
+        evpt_log_fini(&logger);
+        char *text = read_file(path), words[64];
+        uint64_t lines = 0;
+        for (const char *at = text; *at; lines++) {
+            ck_assert_int_eq(*at, '{');
+            const char *end = strchr(at, '\n');
+            ck_assert_ptr_nonnull(end);
+            ck_assert_int_eq(end[-1], '}');
+            at = end + 1;
+        }
+        ck_assert_uint_eq(lines, kept + 1);
+        snprintf(words, sizeof(words), "\"%d log lines were dropped\"}\n", (int)lost);
+        ck_assert_ptr_nonnull(strstr(text, words));
+        free(text);
+        remove_folder();
+    }
+}
+END_TEST
+
 START_TEST(test_log_without_memory_counts_the_line_as_dropped)
 {
     make_folder();
@@ -394,9 +506,10 @@ SUPPORT_MAIN("log", test_log_text_line_has_its_form, test_log_text_shows_control
              test_log_json_line_is_json_whatever_is_in_it, test_log_cuts_long_messages_and_says_so,
              test_log_level_is_obeyed_and_may_change, test_log_lines_of_many_threads_are_all_there,
              test_log_rotation_loses_no_line, test_log_line_after_reopen_is_in_the_new_file,
-             test_log_reopen_that_fails_keeps_the_old_file,
-             test_log_queue_is_bounded_and_drops_are_counted,
+             test_log_reopen_that_fails_keeps_the_old_file, test_log_fields_follow_the_message,
+             test_log_fields_have_bounds, test_log_queue_is_bounded_and_drops_are_counted,
              test_log_full_disk_costs_lines_and_nothing_else,
              test_log_tells_of_lines_lost_to_a_full_disk_later,
+             test_log_full_disk_takes_whole_lines_and_is_told_of_when_it_is_over,
              test_log_without_memory_counts_the_line_as_dropped,
              test_log_init_that_fails_says_why_and_can_be_finished)

@@ -581,6 +581,11 @@ int evpt_sys_file_write_all(int fd, const void *bytes, size_t size)
     return 0;
 }
 
+int evpt_sys_file_append(int fd, const void *bytes, size_t size)
+{
+    return evpt_sys_file_write_all(fd, bytes, size);
+}
+
 int evpt_sys_file_remove(const char *path)
 {
     (void)path;
