@@ -109,7 +109,10 @@ uint32_t evpt_check_service(lua_State *L, int index)
     struct evpt_vm *vm = evpt_vm_of(L);
     if (lua_type(L, index) == LUA_TSTRING)
         return query(L, vm, index);
-    lua_Integer handle = luaL_checkinteger(L, index);
+    int is_handle;
+    lua_Integer handle = lua_tointegerx(L, index, &is_handle);
+    if (!is_handle)
+        luaL_typeerror(L, index, "name or handle of a service");
     return handle > 0 && handle <= UINT32_MAX ? (uint32_t)handle : 0;
 }
 

@@ -21,12 +21,14 @@ static int builtin_main(lua_State *L)
     return 1;
 }
 
-/* config() -> {services = {{script=, name=, args = {...}, n = count}, ...}, clustername=,
+/* config() -> {services = {{script=, name=, args = {...}, n = count}, ...}, file=, clustername=,
  * stop_timeout_ms=, tls=} */
 static int builtin_config(lua_State *L)
 {
     const struct evpt_config *config = evpt_vm_of(L)->node->config;
-    lua_createtable(L, 0, 4);
+    lua_createtable(L, 0, 5);
+    lua_pushstring(L, config->file);
+    lua_setfield(L, -2, "file");
     lua_pushstring(L, config->clustername);
     lua_setfield(L, -2, "clustername");
     lua_pushinteger(L, config->stop_timeout_ms);

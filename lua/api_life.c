@@ -35,8 +35,8 @@ static void load_script(lua_State *L, const char *script)
     }
     lua_pop(L, 1);
     if (!evpt_find_in_path(L, script)) {
-        lua_pushfstring(L, "no script '%s':%s", script, lua_tostring(L, -1));
-        lua_error(L);
+        const char *tried = luaL_gsub(L, lua_tostring(L, -1), "\n\t", ", ");
+        luaL_error(L, "no script '%s': %s", script, tried);
     }
     if (luaL_loadfilex(L, lua_tostring(L, -1), "t") != LUA_OK)
         lua_error(L);

@@ -50,7 +50,7 @@ struct program {
     enum phase phase;
     int status;
     bool at_once; /* do not wait for anything any more */
-    bool admin_open, pidfile_written;
+    bool admin_open, pidfile_written, start_failed;
 };
 
 static const char usage[] =
@@ -159,6 +159,12 @@ static int load_all(struct program *program, struct evpt_addr *ret_addr)
     return EXIT_OK;
 }
 
+/* What errors name that a value of the configuration leads to. */
+static const char *source(const struct program *program)
+{
+    return program->config.file ? program->config.file : "built-in defaults";
+}
+
 /* ---- to and from the launcher ---- */
 
 static void tell_launcher(struct program *program, enum evpt_message_kind kind, const char *method,
@@ -223,8 +229,8 @@ static void on_open(struct program *program, const struct evpt_message *request)
     if (program->config.admin) {
         error = evpt_node_open_admin(node, program->console);
         if (error)
-            snprintf(text, sizeof(text), "admin: cannot listen on %s: %s", program->config.admin,
-                     evpt_strerror(error));
+            snprintf(text, sizeof(text), "%s: admin: cannot listen on %s: %s", source(program),
+                     program->config.admin, evpt_strerror(error));
         program->admin_open = !error;
     }
     if (!error && program->options.pidfile) {
@@ -278,6 +284,7 @@ static void on_start_failed(struct program *program, const struct evpt_message *
     service_manager_start_failed(&program->manager, text, size);
     if (program->config.log.file)
         evpt_logf(&program->node.log, EVPT_LOG_ERROR, "main", "%.*s", (int)size, text);
+    program->start_failed = true;
     end(program, EXIT_FAILED);
 }
 
@@ -395,8 +402,8 @@ static int start(struct program *program, const struct evpt_addr *addr)
         evpt_node_init(node, program->options.node, addr, &program->config, on_main, program);
     if (error) {
         if (program->config.log.file && node->log.fd < 0)
-            fprintf(stderr, "evpt: log.file: cannot open %s: %s\n", program->config.log.file,
-                    evpt_strerror(error));
+            fprintf(stderr, "evpt: %s: log.file: cannot open %s: %s\n", source(program),
+                    program->config.log.file, evpt_strerror(error));
         else
             fprintf(stderr, "evpt: cannot start: %s\n", evpt_strerror(error));
         return EXIT_FAILED;
@@ -465,7 +472,7 @@ static int run(struct program *program, const struct evpt_addr *addr)
         evpt_loop_turn(program->node.main.loop, 0);
     status = joined ? program->status : EXIT_FAILED;
     remove_files(program);
-    if (joined)
+    if (joined && !program->start_failed) /* else there was nothing yet, and the reason is told */
         evpt_logf(&program->node.log, EVPT_LOG_INFO, "main", "stopped");
     /* A handler does not return, or nobody reads the log: nothing that these threads may touch can
      * be freed. */

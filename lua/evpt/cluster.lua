@@ -9,6 +9,16 @@ function functions.proxy(node, service, options)
         error(("cluster.proxy: expected the names of a node and a service, got a %s and a %s"):format(type(node),
             type(service)), 3)
     end
+    if options ~= nil and type(options) ~= "table" then
+        error("cluster.proxy: expected a table of options, got a " .. type(options), 3)
+    end
+    for key, value in pairs(options or {}) do
+        if key ~= "timeout_ms" then
+            error(("cluster.proxy: %s: unknown option"):format(tostring(key)), 3)
+        elseif type(value) ~= "number" or not (value >= 0) then
+            error("cluster.proxy: timeout_ms: expected a number of milliseconds, got " .. tostring(value), 3)
+        end
+    end
     local timeout_ms = options and options.timeout_ms
     return setmetatable({}, {
         __index = function(self, method)

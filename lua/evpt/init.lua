@@ -51,6 +51,9 @@ function functions.start(script, options)
     if type(script) ~= "string" then
         error("evpt.start: expected the name of a script, got a " .. type(script), 3)
     end
+    if options ~= nil and type(options) ~= "table" then
+        error("evpt.start: expected a table of options, got a " .. type(options), 3)
+    end
     options = options or {}
     for key, value in pairs(options) do
         if type(value) ~= start_options[key] then
@@ -59,7 +62,10 @@ function functions.start(script, options)
         end
     end
     local args = options.args or {}
-    local handle = core.spawn(script, options.name)
+    local spawned, handle = pcall(core.spawn, script, options.name)
+    if not spawned then
+        error("evpt.start: " .. handle, 3)
+    end
     local sent, code, failure = pcall(run_main, handle, script, args)
     if not sent then -- it cannot wait here, or an argument cannot travel (the script's name travels in front of them)
         evpt.kill(handle)

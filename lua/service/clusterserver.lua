@@ -28,7 +28,11 @@ function onInitListened(address)
 end
 
 function startListen()
-    onInitListened((evpt.call(control, "listen")))
+    local code, result = evpt.try(control, "listen")
+    if code ~= 0 then
+        error(("%s: %s: %s"):format(builtin.config().clustername, evpt.node(), result.message), 0)
+    end
+    onInitListened(result)
 end
 
 function doAfterInit()

@@ -10,23 +10,32 @@ local infrastructure = { "clusterclient", "clusterserver", "console" }
 local all_initialised = false
 local started = {} -- services in the order of their start, those started by evpt.start included: { handle =, name =, script = }
 
-local function must(what, code, failure)
+-- Ends the start where evpt's own part of it has failed: in the words of who failed, which are one line.
+local function must(code, failure)
     if code ~= 0 then
-        error(("%s: %s"):format(what, failure.message), 0)
+        error((failure.message:gsub("\nstack traceback:.*", "")), 0)
     end
 end
 
-local function start(script, name, handle, args)
-    must(("service %s"):format(name), request(handle, ".start", script, table.unpack(args, 1, args.n)))
+-- The same for a service: the traceback is that of its script, if it was a script that failed.
+local function must_service(what, code, failure)
+    if code ~= 0 then
+        local text = failure.message:gsub("\nstack traceback:\n\t%[C%]: in %?$", "")
+        if text:find("^no script") then
+            what = ("%s: services"):format(builtin.config().file or "--set")
+        end
+        error(("%s: %s"):format(what, text), 0)
+    end
 end
 
 function __main__()
     for _, name in ipairs(infrastructure) do
-        start(name, name, evpt.query(name), { n = 0 })
+        must(request(evpt.query(name), ".start", name))
     end
     for _, service in ipairs(builtin.config().services) do
         local handle = core.spawn(service.script, service.name)
-        start(service.script, service.name, handle, service.args)
+        must_service(("service %s"):format(service.name),
+            request(handle, ".start", service.script, table.unpack(service.args, 1, service.args.n)))
         started[#started + 1] = { handle = handle, name = service.name, script = service.script }
     end
     local i = 1
@@ -34,14 +43,14 @@ function __main__()
         local service = started[i]
         local code, failure = request(service.handle, ".after_init")
         if code == 7 then
-            must(("service %s: doAfterInit"):format(service.name or service.handle), code, failure)
+            must_service(("service %s: doAfterInit"):format(service.name or service.handle), code, failure)
         end
         i = i + 1
     end
     all_initialised = true
-    must("start", request(builtin.main(), "open")) -- admin socket and pidfile: who reaches the port finds them
+    must(request(builtin.main(), "open")) -- admin socket and pidfile: who reaches the port finds them
     for _, name in ipairs { "console", "clusterclient", "clusterserver" } do
-        must(("service %s: doAfterInit"):format(name), request(evpt.query(name), ".after_init"))
+        must(request(evpt.query(name), ".after_init"))
     end
     builtin.tell_main("started")
 end
