@@ -1,10 +1,11 @@
 /* `control`, the pinned service that the built-in services drive the cluster with: methods in any
  * order, with any bytes as their arguments. Each call gets exactly one answer, and a well-formed
- * one, but `drain` while it waits. */
+ * one. */
 #include "fuzz.h"
 #include "fuzz_node.h"
 
 #include "cluster/msgpack.h"
+#include "services/control.h"
 #include "services/request.h"
 
 #include <string.h>
@@ -47,10 +48,15 @@ static void call(struct run *run, struct fuzz_input *in, uint8_t what)
                               args, size));
 }
 
-static void do_bad(struct run *run, struct fuzz_input *in)
+/* Memory runs short; or a request of another node is in progress, for which `drain` waits, or is
+ * answered. */
+static void disturb(struct run *run, struct fuzz_input *in, uint8_t what)
 {
     fuzz_node_settle(&run->node);
-    (void)fuzz_refuse_allocation(fuzz_byte(in) % 32);
+    if (what < 0xf8)
+        (void)fuzz_refuse_allocation(fuzz_byte(in) % 32);
+    else
+        run->node.node.server.count = what & 1;
 }
 
 void fuzz_one(struct fuzz_input *in)
@@ -62,13 +68,16 @@ void fuzz_one(struct fuzz_input *in)
     while (fuzz_left(in)) {
         uint8_t what = fuzz_byte(in);
         if (what >= 0xf0)
-            do_bad(&run, in);
+            disturb(&run, in, what);
         else
             call(&run, in, what);
         if (what & 128)
             fuzz_node_settle(&run.node);
         evpt_clusterclient_check(&run.node.node.client);
     }
+    (void)fuzz_refuse_allocation(0);
+    run.node.node.server.count = 0;
+    evpt_control_check_drain(&run.node.node);
     fuzz_node_settle(&run.node);
     FUZZ_CHECK(run.answers == run.calls);
     fuzz_node_fini(&run.node);

@@ -19,6 +19,14 @@ static struct evpt_message *message_of(const uint8_t *bytes, size_t size)
     return message;
 }
 
+/* One value, and nothing behind it. */
+static void check_whole(const struct evpt_message *message)
+{
+    struct evpt_reader reader;
+    evpt_reader_init(&reader, message->data, message->size);
+    FUZZ_CHECK(evpt_read_skip(&reader, 67) == 0 && reader.at == reader.end);
+}
+
 /* The part of a message that is to be one array, and well-formed. */
 static void check_array(const struct evpt_message *message, uint32_t at, uint32_t size)
 {
@@ -89,6 +97,7 @@ static void read_request(const uint8_t *bytes, size_t size)
         FUZZ_CHECK(service >= message->data && service + info.service_size <= message->data + size);
         FUZZ_CHECK((size_t)message->method_at + message->method_size <= size);
         FUZZ_CHECK(message->deadline_ns >= NOW_NS);
+        check_whole(message);
         check_array(message, message->args_at, message->args_size);
         if (info.service_size <= EVPT_NAME_MAX && message->method_size <= EVPT_NAME_MAX)
             write_anew(message, &info);
@@ -101,6 +110,7 @@ static void read_reply(const uint8_t *bytes, size_t size)
     struct evpt_message *message = message_of(bytes, size);
     if (evpt_reply_parse(message) == 0) {
         FUZZ_CHECK(message->kind == EVPT_MESSAGE_REPLY);
+        check_whole(message);
         check_array(message, message->args_at, message->args_size);
         FUZZ_CHECK(evpt_reply_executed(message) <= EVPT_EXECUTED_YES);
     }

@@ -269,7 +269,7 @@ static void open_end(struct end *end, uint8_t how)
     enum evpt_session_role role = how & 1 ? EVPT_SESSION_CLIENT : EVPT_SESSION_SERVER;
     *end = (struct end){.config = {.node = "here",
                                    .incarnation = 7,
-                                   .message_max = how & 2 ? 65536 : 16 << 20,
+                                   .message_max = how & 2 ? 1024 : 16 << 20,
                                    .heartbeat_ms = how & 4 ? 0 : 1000,
                                    .send_buffer_max = how & 8 ? 200000 : 64 << 20}};
     end->memory_before = fuzz_memory();

@@ -52,6 +52,8 @@ def session_seeds():
     feed = [8 * 16 + 8] * 4
     sends = [1, 0, 1, 7, 1, 8 + 5, 1, 8 + 6, 5]
     yield "long", frame(FIRST, 9, b"x" * 32768) + frame(LAST, 9, b"y") + decide(1, 254, 252, 9, 250)
+    yield "too_long", frame(WHOLE, 1, b"x" * 1025) + decide(2, 249)
+    yield "too_long_in_parts", hello() + frame(FIRST, 1, b"x" * 600) + frame(LAST, 1, b"y" * 425) + decide(2, 200, 249)
     for name, stream in STREAMS.items():
         yield f"{name}_sends", stream + decide(0x80, *feed, *sends, 2, 200, *feed, 5)
     both = STREAMS["control"] + STREAMS["parts"] + STREAMS["whole"]
@@ -161,6 +163,7 @@ def control_seeds():
     first, second = pack([listed[0]]), pack([listed[2]])
     yield "reload", first + second + decide(0, len(first), 128, len(second), 2, 0, 3, 0)
     yield "drain", pack([]) * 4 + decide(4, 1, 4, 1, 128 + 5, 1, 128 + 4, 1)
+    yield "drain_waits", pack([]) * 2 + decide(0xf9, 128 + 4, 1, 128 + 4, 1, 0xf8)
     yield "listen_twice", pack([]) * 2 + decide(6, 1, 6, 1)
     yield "observe", pack([1]) * 2 + decide(1, 2, 2, 1, 7, 0)
     for nth in range(1, 9):
