@@ -206,6 +206,30 @@ START_TEST(test_write_to_a_closed_peer_is_an_error_and_no_signal)
 }
 END_TEST
 
+/* The other user of a local socket is in tests/node/test_tls.py, which can become one. */
+START_TEST(test_user_at_the_other_end_is_known_of_local_sockets_only)
+{
+    struct evpt_addr addr, peer;
+    int fds[2];
+    support_socketpair(fds);
+    ck_assert(evpt_sys_peer_is_own_user(fds[0]));
+    evpt_sys_close(fds[0]);
+    evpt_sys_close(fds[1]);
+    ck_assert(!evpt_sys_peer_is_own_user(-1));
+    ck_assert_int_eq(evpt_addr_parse(&addr, "127.0.0.1:0"), 0);
+    int listener = evpt_sys_listen(&addr, 1);
+    ck_assert_int_eq(evpt_sys_local_addr(listener, &addr), 0);
+    int client = evpt_sys_connect(&addr);
+    ck_assert_int_ge(client, 0);
+    int server = evpt_sys_accept(listener, &peer); /* on loopback connect has done it all */
+    ck_assert_int_ge(server, 0);
+    ck_assert(!evpt_sys_peer_is_own_user(server));
+    evpt_sys_close(server);
+    evpt_sys_close(client);
+    evpt_sys_close(listener);
+}
+END_TEST
+
 START_TEST(test_reads_and_writes_work_on_pipes_too)
 {
     int fds[2];
@@ -582,21 +606,25 @@ START_TEST(test_datagram_waits_for_a_receiver_that_is_behind)
 }
 END_TEST
 
-SUPPORT_MAIN(
-    "reactor/sys", test_address_text_survives_the_round_trip,
-    test_malformed_addresses_are_refused_and_leave_the_result_alone, test_local_address_must_fit,
-    test_loopback_and_port_are_recognised, test_both_ends_of_a_connection_are_set_up,
-    test_keepalive_takes_periods_of_any_length, test_occupied_address_is_refused,
-    test_connection_to_itself_counts_as_refused,
-    test_write_to_a_closed_peer_is_an_error_and_no_signal, test_reads_and_writes_work_on_pipes_too,
-    test_local_socket_is_private_and_a_stale_one_is_replaced,
-    test_file_in_the_place_of_a_local_socket_is_not_touched,
-    test_file_is_replaced_as_a_whole_and_keeps_its_mode,
-    test_replacement_of_a_symbolic_link_writes_what_it_leads_to,
-    test_failed_replacement_leaves_nothing_behind, test_file_larger_than_allowed_is_refused,
-    test_file_of_unknown_size_is_read_to_its_end, test_only_regular_files_are_read,
-    test_appending_keeps_what_is_there, test_parent_folder_is_made_one_level_deep,
-    test_eventfd_wait_sees_signals_and_its_deadline, test_epoll_wait_is_never_early,
-    test_signals_are_read_from_a_descriptor, test_clocks_move_forward_and_random_bytes_differ,
-    test_process_is_seen_as_the_system_sees_it, test_datagram_reaches_a_path_and_an_abstract_name,
-    test_datagram_to_no_name_is_refused, test_datagram_waits_for_a_receiver_that_is_behind)
+SUPPORT_MAIN("reactor/sys", test_address_text_survives_the_round_trip,
+             test_malformed_addresses_are_refused_and_leave_the_result_alone,
+             test_local_address_must_fit, test_loopback_and_port_are_recognised,
+             test_both_ends_of_a_connection_are_set_up, test_keepalive_takes_periods_of_any_length,
+             test_occupied_address_is_refused, test_connection_to_itself_counts_as_refused,
+             test_write_to_a_closed_peer_is_an_error_and_no_signal,
+             test_user_at_the_other_end_is_known_of_local_sockets_only,
+             test_reads_and_writes_work_on_pipes_too,
+             test_local_socket_is_private_and_a_stale_one_is_replaced,
+             test_file_in_the_place_of_a_local_socket_is_not_touched,
+             test_file_is_replaced_as_a_whole_and_keeps_its_mode,
+             test_replacement_of_a_symbolic_link_writes_what_it_leads_to,
+             test_failed_replacement_leaves_nothing_behind,
+             test_file_larger_than_allowed_is_refused, test_file_of_unknown_size_is_read_to_its_end,
+             test_only_regular_files_are_read, test_appending_keeps_what_is_there,
+             test_parent_folder_is_made_one_level_deep,
+             test_eventfd_wait_sees_signals_and_its_deadline, test_epoll_wait_is_never_early,
+             test_signals_are_read_from_a_descriptor,
+             test_clocks_move_forward_and_random_bytes_differ,
+             test_process_is_seen_as_the_system_sees_it,
+             test_datagram_reaches_a_path_and_an_abstract_name, test_datagram_to_no_name_is_refused,
+             test_datagram_waits_for_a_receiver_that_is_behind)
