@@ -55,7 +55,7 @@ static void on_done(struct evpt_handshake *handshake, int error, void *user)
     const char *reason = transport->reason[0] ? transport->reason : evpt_strerror(error);
     if (error == -EVPT_ETIMEOUT)
         reason = "it did not say who it is within 2 s";
-    gate->refused++;
+    atomic_fetch_add_explicit(&gate->refused, 1, memory_order_relaxed); /* statistics only */
     gate->ops->on_refused(gate, &addr, error, reason, gate->user);
 }
 
@@ -63,7 +63,7 @@ static void turn_away(struct evpt_gate *gate, int fd, const struct evpt_addr *pe
                       const char *reason)
 {
     evpt_sys_close(fd);
-    gate->turned_away++;
+    atomic_fetch_add_explicit(&gate->turned_away, 1, memory_order_relaxed);
     if (gate->told)
         return;
     gate->told = true;

@@ -15,6 +15,7 @@
 #include "reactor/handshake.h"
 #include "reactor/list.h"
 #include "reactor/tls.h"
+#include <stdatomic.h>
 
 #define EVPT_GATE_TIMEOUT_MS 2000
 
@@ -29,10 +30,11 @@ struct evpt_gate_ops {
                        const char *reason, void *user);
 };
 
-struct evpt_gate {        /* caller's storage, must not move; zeroed: nobody may enter */
-    uint32_t count;       /* guests inside */
-    uint64_t refused;     /* so far, for what they did or failed to do */
-    uint64_t turned_away; /* so far, because there were too many */
+struct evpt_gate {  /* caller's storage, must not move; zeroed: nobody may enter */
+    uint32_t count; /* guests inside */
+    /* so far, for what they did or failed to do; because there were too many. Any thread may read.
+     */
+    _Atomic uint64_t refused, turned_away;
     /* private */
     struct evpt_list guests;
     struct evpt_handshake_pace pace;

@@ -4,6 +4,7 @@ knock. The counterparts are other nodes, Python's ssl module, and `openssl s_cli
 
 import json
 import os
+import re
 import select
 import shutil
 import socket
@@ -12,6 +13,7 @@ import struct
 import subprocess
 import time
 import unittest
+import urllib.request
 
 import evptnode
 import tls
@@ -738,6 +740,23 @@ class AccessTest(TlsCase):
             self.assertFalse(ok)
             self.assertIn(words, text)
         self.assertEqual(node.client().call("lab", "bad").code, 6)
+
+
+class MetricsTest(TlsCase):
+    def test_strangers_and_denials_are_in_the_metrics(self):
+        address = evptnode.fresh_address()
+        node = self.tls_node(script='evpt.export({ echo = print }, { from = { "gm_1" } })',
+                             config={"metrics": evptnode.address_text(address)})
+        for _ in range(3):
+            self.assertEqual(self.peer(node).call("s", "echo").code, 12)
+        self.assert_refused(node, None, "did not return a certificate")
+        with urllib.request.urlopen("http://%s:%d/metrics" % address, timeout=20) as answer:
+            page = answer.read().decode()
+        self.assertIn("\nevpt_requests_denied_total 3\n", page)
+        refused = re.search(r"^evpt_handshakes_refused_total (\d+)$", page, re.M)
+        self.assertEqual(int(refused[1]), self.stats(node)["handshakes_refused"])
+        self.assertGreaterEqual(int(refused[1]), 1)
+        self.assertIn("\nevpt_handshakes_turned_away_total 0\n", page)
 
 
 class AdminTest(NodeCase):
