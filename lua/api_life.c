@@ -89,7 +89,7 @@ static int life_after_init(lua_State *L)
 
 /* ---- .stop() ---- */
 
-enum { STOP_HOOKS = 1, STOP_HANDLER, STOP_FAILURE };
+enum { STOP_HOOKS = 1, STOP_HANDLER };
 
 static int add_traceback(lua_State *L)
 {
@@ -98,23 +98,19 @@ static int add_traceback(lua_State *L)
 }
 
 /* The hooks of on_stop, the last one first; `left` are still to run. All run, also where one
- * fails. */
+ * fails: that is logged. */
 static int run_hooks(lua_State *L, int status, lua_KContext left)
 {
     struct evpt_vm *vm = evpt_vm_of(L);
     for (;; left--) {
-        if (status != LUA_OK && status != LUA_YIELD) {
+        if (status != LUA_OK && status != LUA_YIELD)
             evpt_logf(&vm->node->log, EVPT_LOG_ERROR, vm->name, "on_stop: %s", lua_tostring(L, -1));
-            if (lua_isnil(L, STOP_FAILURE))
-                lua_replace(L, STOP_FAILURE);
-        }
-        lua_settop(L, STOP_FAILURE);
+        lua_settop(L, STOP_HANDLER);
         if (left == 0)
-            break;
+            return 0;
         lua_rawgeti(L, STOP_HOOKS, left);
         status = lua_pcallk(L, 0, 0, STOP_HANDLER, left - 1, run_hooks);
     }
-    return lua_isnil(L, STOP_FAILURE) ? 0 : lua_error(L);
 }
 
 static int life_stop(lua_State *L)
@@ -122,7 +118,6 @@ static int life_stop(lua_State *L)
     lua_settop(L, 0);
     evpt_push_table(L, EVPT_REF_STOP_HOOKS);
     lua_pushcfunction(L, add_traceback);
-    lua_pushnil(L);
     return run_hooks(L, LUA_OK, (lua_KContext)lua_rawlen(L, STOP_HOOKS));
 }
 
