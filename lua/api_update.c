@@ -34,6 +34,14 @@ static int own_module(lua_State *L)
     return 1;
 }
 
+/* restrict(methods, options): as evpt.export does, and nothing more: who may call them. Only the
+ * keys of `methods` count. Raises where the options are wrong, or for want of memory. */
+static int restrict_exports(lua_State *L)
+{
+    evpt_restrict_exports(L);
+    return 0;
+}
+
 /* find(unit): the file that it was loaded from; nil: it was not loaded */
 static int find(lua_State *L, int unit)
 {
@@ -96,10 +104,11 @@ int evpt_life_update(lua_State *L)
     lua_pushcfunction(L, evpt_source);
     lua_pushcfunction(L, own_module);
     lua_pushcfunction(L, evpt_heap_walk);
+    lua_pushcfunction(L, restrict_exports);
     for (int i = UNIT; i <= TEXT; i++)
         lua_pushvalue(L, i);
     lua_pushboolean(L, dry_run);
-    lua_call(L, 10, 2); /* not lua_callk: nothing in it can wait, so nothing else runs meanwhile */
+    lua_call(L, 11, 2); /* not lua_callk: nothing in it can wait, so nothing else runs meanwhile */
     if (!dry_run)
         evpt_refresh_dispatch(L);
     clean_up(vm, L, before);

@@ -422,7 +422,9 @@ static void transmit(struct evpt_clusterclient *client, struct evpt_peer *peer,
     uint64_t position;
     uint32_t session = message->session = assign_session(client);
     message->lane = lane_of(message);
-    evpt_request_patch_deadline(message, evpt_loop_now(client->loop));
+    /* by the clock: from the time at which this turn began there may be more left than the caller
+     * gave */
+    evpt_request_patch_deadline(message, evpt_sys_now_ns());
     /* What we have given up with an earlier connection may not have been read there yet: it must
      * not run after this one. Said until an answer shows that it was heard. */
     if (peer->takes_over && message->size + 2 <= client->config->cluster.message_max)

@@ -120,6 +120,12 @@ static int parse_options(int argc, char **argv, struct options *options)
     return EXIT_OK;
 }
 
+/* What errors name that a value of the configuration leads to. */
+static const char *source(const struct program *program)
+{
+    return program->config.file ? program->config.file : "built-in defaults";
+}
+
 static void print_problem(const char *line, void *user)
 {
     fprintf(stderr, "evpt: %s\n", line);
@@ -130,7 +136,7 @@ static int check_tls(const struct program *program)
     char text[EVPT_TLS_TEXT_SIZE];
     int error = evpt_node_check_tls(&program->config, program->options.node, text);
     if (error)
-        fprintf(stderr, "evpt: tls: %s\n", text);
+        fprintf(stderr, "evpt: %s: tls: %s\n", source(program), text);
     return error;
 }
 
@@ -157,12 +163,6 @@ static int load_all(struct program *program, struct evpt_addr *ret_addr)
     *ret_addr = evpt_node_list_find(&list, options->node)->addr;
     evpt_node_list_fini(&list);
     return EXIT_OK;
-}
-
-/* What errors name that a value of the configuration leads to. */
-static const char *source(const struct program *program)
-{
-    return program->config.file ? program->config.file : "built-in defaults";
 }
 
 /* ---- to and from the launcher ---- */
@@ -389,7 +389,7 @@ static int start_watch(struct program *program)
     if (addr->size)
         error = evpt_monitor_start(&program->monitor, &program->node, &program->prober);
     if (error)
-        fprintf(stderr, "evpt: metrics: cannot listen on %s: %s\n",
+        fprintf(stderr, "evpt: %s: metrics: cannot listen on %s: %s\n", source(program),
                 evpt_addr_format(addr, text, sizeof(text)), evpt_strerror(error));
     return error ? EXIT_FAILED : EXIT_OK;
 }

@@ -16,9 +16,9 @@
 -- call that it makes from then on finds the new functions.
 --
 -- Everything up to `commit` only looks. `commit` does what has been prepared, and undoes it where memory is refused in the middle.
-local debug, registry, refs, part, own_module, walk, unit, path, text, dry_run = ...
+local debug, registry, refs, part, own_module, walk, restrict, unit, path, text, dry_run = ...
 local bytecode = part("update.bytecode")()
-local World = part("update.world")(debug, own_module)
+local World = part("update.world")(debug, own_module, restrict)
 local naming = part("update.names")(debug)
 
 -- ---- functions and their code ----
@@ -67,6 +67,7 @@ local added = {}        -- { slot, value, name } of what nothing in the service 
 local unresolved = {}   -- { function of the new world, index, name of the variable, name of the function }
 local gone = {}         -- { function of the service, function of the base, name } that no function uses any more, as far as is known yet
 local slots = {}        -- { slot, value }: what is put into single places
+local rules = {}        -- exported method -> { who may call it, who may now }, as lists of patterns, where that changes
 local hooks = {}        -- place in the registry -> list of hooks, where it becomes longer or shorter
 local report = { added = {}, changed = {}, unchanged = {}, removed = {}, kept = {}, missing = {}, not_run = {} }
 
@@ -227,7 +228,7 @@ end
 local function take_away(slot, l, b, name)
     if slot.t and see_off(l, b, name) then
         put(slot, nil)
-        note(report.removed, names[b] or name, l)
+        note(report.removed, name, l)
     end
 end
 
@@ -349,6 +350,9 @@ local function settle_rest()
             resolve(table.unpack(table.remove(unresolved)))
         else
             local slot, value, name = table.unpack(table.remove(added))
+            if type(value) == "function" and counterpart[value] and slot.t then -- one more name for what there is
+                note(report.added, name, value)
+            end
             put(slot, value)
             descend(value, name)
         end
@@ -453,9 +457,18 @@ local function exchange(container, key, value)
     return before
 end
 
+-- which: 1: who might call; 2: who may now.
+local function set_rules(which)
+    for name, rule in next, rules do
+        local from = rule[which]
+        restrict({ [name] = true }, from and { from = from })
+    end
+end
+
 local function commit()
     local done = 0
     local ok, problem = pcall(function()
+        set_rules(2) -- first: no call comes in between
         for i, each in ipairs(changes) do
             each[3] = exchange(each[1], each[2], each[3])
             done = i
@@ -465,6 +478,7 @@ local function commit()
         for i = done, 1, -1 do
             exchange(table.unpack(changes[i], 1, 3))
         end
+        set_rules(1)
         error(problem, 0)
     end
 end
@@ -476,6 +490,20 @@ local function match_registered(ref, b, n)
         match_tables(registry[ref], b, n, "")
     elseif next(n) then
         added[#added + 1] = { { t = registry, key = ref }, n, "" }
+    end
+end
+
+-- Who may call a method that is exported is the file's affair, and is changed where the file has changed it.
+local function match_rules()
+    for name in next, new.exports do
+        local before, now = base.from[name], new.from[name]
+        local same = table.concat(before or {}, " ") == table.concat(now or {}, " ")
+        if not base.exports[name] or not same then
+            rules[name] = { before, now }
+        end
+        if base.exports[name] and not same then
+            report.changed[#report.changed + 1] = name
+        end
     end
 end
 
@@ -533,6 +561,7 @@ local function compare()
         naming.add(names, world)
     end
     match_registered(refs.exports, base.exports, new.exports)
+    match_rules()
     match_registered(refs.methods, base.methods, new.methods)
     match_tables(live.globals, base.globals, new.globals, "")
     match_tables(live.loaded, base.loaded, new.loaded, "")

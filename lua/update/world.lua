@@ -4,7 +4,7 @@
 -- A world has globals of its own, its own copies of the libraries' tables, and its own instance of each module that is written in Lua. What
 -- acts on anything else (a call, a timer, a file that is written) is not run: it returns a token, which raises when it is used.
 -- `world.live` says of which object of the service one of the world is the counterpart, as far as that is known beforehand.
-local debug, own_module = ...
+local debug, own_module, restrict = ...
 local World = {}
 
 local RUN_MAX_MS = 2000       -- how long a world may take to run: one that takes longer has an endless loop
@@ -192,9 +192,18 @@ local function add_hook(into, fn)
     into[#into + 1] = fn
 end
 
+-- `from`: who may call them from other nodes; the last export of a method decides.
+local function export(world, methods, options)
+    restrict({}, options) -- checks them
+    add_methods(world.exports, methods)
+    for name in next, methods do
+        world.from[name] = options and options.from
+    end
+end
+
 local function recorders(world)
     return {
-        ["evpt.export"] = function(methods) add_methods(world.exports, methods) end,
+        ["evpt.export"] = function(methods, options) export(world, methods, options) end,
         ["evpt.methods"] = function(methods) add_methods(world.methods, methods) end,
         ["evpt.on_stop"] = function(fn) add_hook(world.on_stop, fn) end,
         ["evpt.cluster.on_change"] = function(fn) add_hook(world.on_change, fn) end,
@@ -371,6 +380,7 @@ function World.new(service, unit, chunk, path)
     local world = setmetatable({
         service = service, unit = unit, chunk = chunk, path = path,
         globals = {}, loaded = {}, exports = {}, methods = {}, on_stop = {}, on_change = {},
+        from = {},         -- method -> patterns of the nodes that may call it; nil: all may
         live = {},         -- what the service has -> by what this world has in its place
         tokens = {},       -- token -> name of the function
         not_run = {},      -- name of a function -> how often it was called

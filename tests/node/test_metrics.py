@@ -133,8 +133,8 @@ class MetricsTest(MetricsCase):
             done = self.evpt("-s", "metrics=%s" % address_text(sock.getsockname()), "game_1",
                              cwd=node.folder)
             self.assertEqual(done.returncode, 1)
-            self.assertIn("evpt: metrics: cannot listen on %s: Address already in use\n"
-                          % address_text(sock.getsockname()), done.stderr)
+            self.assertEqual(done.stderr, "evpt: evpt.lua: metrics: cannot listen on %s: "
+                             "Address already in use\n" % address_text(sock.getsockname()))
             self.assertFalse(os.path.exists(node.admin))
 
     def test_pages_of_an_idle_node(self):

@@ -369,6 +369,36 @@ class ShapeTest(UpdateCase):
         inner = "local s = ... return evpt.call(s, 'more'), evpt.call(s, 'inner')"
         self.assertEqual(self.game.lua(inner, name), [4, 1])
 
+    def test_who_may_call_changes_with_the_file(self):
+        script = """
+            local function hit() return "hit" end
+            evpt.export({ a = hit, b = hit }, { from = { "game_*" } })
+            evpt.export { c = hit }"""
+        name = self.start(script)
+        friend, stranger = self.game.client(), self.game.client()
+        friend.hello("game_7")
+        stranger.hello("mallory")
+
+        def codes(client):
+            return [client.call(name, method).code for method in "abcd"]
+
+        denied, unknown = wire.CODES.index("denied"), wire.UNKNOWN_METHOD
+        self.assertEqual(codes(friend), [0, 0, 0, unknown])
+        self.assertEqual(codes(stranger), [denied, denied, 0, unknown])
+        new = """
+            local function hit() return "hit" end
+            evpt.export({ b = hit, d = hit }, { from = { "game_*" } })
+            evpt.export({ c = hit }, { from = { "battle_1" } })
+            evpt.export { a = hit }"""
+        report = self.update(name, "--dry-run", text=new)
+        self.assertEqual((report["changed"], report["added"]), (["a", "c"], ["d"]))
+        self.assertEqual(codes(stranger), [denied, denied, 0, unknown])
+        self.update(name)
+        self.assertEqual(codes(friend), [0, 0, denied, 0])
+        self.assertEqual(codes(stranger), [0, denied, denied, denied])
+        self.refused(name, "from[1]: expected a node's name", text=new.replace("battle_1", "b-1"))
+        self.assertEqual(codes(stranger), [0, denied, denied, denied])
+
     def test_service_without_exports_gets_its_first_ones_and_a_dispatcher(self):
         name = self.start("local n = 1 function touch() n = n + 1 end")
         self.update(name, text="""
