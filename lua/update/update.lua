@@ -65,7 +65,7 @@ local top_level = {}    -- names of variables at the top level that can be told 
 local variables = {}    -- such a name -> { function of the service, function of the base, index }
 local added = {}        -- { slot, value, name } of what nothing in the service corresponds to
 local unresolved = {}   -- { function of the new world, index, name of the variable, name of the function }
-local gone = {}         -- { function of the service, function of the base, name } that no function uses any more, as far as is known yet
+local gone = {}         -- { function or table of the service, of the base, name } that nothing uses any more, as far as is known yet
 local slots = {}        -- { slot, value }: what is put into single places
 local rules = {}        -- exported method -> { who may call it, who may now }, as lists of patterns, where that changes
 local hooks = {}        -- place in the registry -> list of hooks, where it becomes longer or shorter
@@ -136,12 +136,13 @@ local function share_variable(l, b, j, n, i, name)
     end
 end
 
--- l and b are what a variable or field was that the new code does not use.
+-- l and b are what a variable or field was that the new code does not use. True, if it is a function.
 local function see_off(l, b, name)
-    if type(l) == "function" and is_lua(l) and is_same(l, b) then
+    local is_function = type(l) == "function" and is_lua(l) and is_same(l, b)
+    if is_function or type(l) == "table" and type(b) == "table" and l ~= b then
         gone[#gone + 1] = { l, b, names[b] or name }
-        return true
     end
+    return is_function
 end
 
 -- n takes the place of l: the variables that both have are one. The rest is looked at when all that have counterparts are known.
@@ -326,18 +327,30 @@ function resolve(n, i, variable, name)
     end
 end
 
+local function follow_function(l, b)
+    collect_variables(l, b)
+    for i = 1, debug.getinfo(l, "u").nups do
+        see_off(value_of(l, i), value_of(b, i), (debug.getupvalue(l, i)))
+    end
+end
+
+local function follow_table(l, b, name)
+    for key, value in next, b do
+        see_off(rawget(l, key), value, field_name(name, key))
+    end
+    see_off(debug.getmetatable(l), debug.getmetatable(b), name)
+end
+
 -- Functions that are not used any more may be the only ones that have a variable which new ones use.
 local function follow_gone()
     local done = {}
     local i = 1
     while gone[i] do
-        local l, b = gone[i][1], gone[i][2]
-        if not done[l] then
-            done[l] = true
-            collect_variables(l, b)
-            for j = 1, debug.getinfo(l, "u").nups do
-                see_off(value_of(l, j), value_of(b, j), (debug.getupvalue(l, j)))
-            end
+        local l, b, name = table.unpack(gone[i])
+        if not done[b] then
+            done[b] = true
+            local follow = type(l) == "function" and follow_function or follow_table
+            follow(l, b, name)
         end
         i = i + 1
     end
@@ -358,7 +371,7 @@ local function settle_rest()
         end
     end
     for _, each in ipairs(gone) do
-        if not matched[each[1]] then
+        if type(each[1]) == "function" and not matched[each[1]] then
             note(report.removed, each[3], each[1])
         end
     end

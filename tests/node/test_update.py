@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 
 import wire
 from evptnode import LabCase, NodeCase, wait_until
@@ -499,6 +500,88 @@ class ShapeTest(UpdateCase):
         self.assertEqual(self.one(name, "bump"), "old 1")
         self.update(name, text=script.replace('"old "', '"new "'))
         self.assertEqual(self.one(name, "bump"), "new 2")
+
+
+class RandomTest(UpdateCase):
+    """Scripts made by chance, updated into others made by chance, against a model of what every
+    function and variable has to be."""
+
+    HEAD = """
+        local class, deep, held = {}, { er = { list = {} } }, {}
+        class.__index = class
+        local object = setmetatable({}, class)
+        local function wrap(f) return function(...) return f(...) end end
+        local function hold(name, f) held[name] = held[name] or f return held[name] end
+        """
+    # Where a method NAME has its BODY: "(...) ... end", in a function of its own or in the method.
+    KINDS = {
+        "plain": ("", "function BODY"),
+        "wrapped": ("", "wrap(function BODY)"),
+        "local": ("local function NAME_f BODY", "function(...) return NAME_f(...) end"),
+        "global": ("function NAME_f BODY", "function(...) return NAME_f(...) end"),
+        "field": ("function class.NAME_f BODY", "function(...) return class.NAME_f(...) end"),
+        "deep": ("function deep.er.NAME_f BODY", "function(...) return deep.er.NAME_f(...) end"),
+        "object": ("function class:NAME_f BODY", "function(...) return object:NAME_f(...) end"),
+        "state": ("local function NAME_f BODY",
+                  "function(...) return hold('NAME', NAME_f)(...) end"),
+    }
+
+    def make(self, rng, names, variables, version):
+        """(text, {method: (variable, step)}): each method adds to a variable."""
+        lines = ["-- a line" for _ in range(rng.randrange(4))]
+        lines += ["local %s = 0" % name for name in rng.sample(sorted(variables), len(variables))]
+        lines.append(self.HEAD)
+        model, methods = {}, []
+        for name in names:
+            kind = "state" if name in self.held else rng.choice(sorted(self.KINDS))
+            if kind == "state":         # what the state holds it goes on to hold
+                self.held.add(name)
+            variable, step = rng.choice(sorted(variables)), rng.randrange(1, 100)
+            model[name] = (variable, step)
+            body = "(...) VAR = VAR + %d return VAR, %d end" % (step, version)
+            function, method = (part.replace("BODY", body.replace("VAR", variable))
+                                .replace("NAME", name) for part in self.KINDS[kind])
+            lines.append(function)
+            methods.append("%s = %s" % (name, method))
+        rng.shuffle(methods)
+        half = len(methods) // 2
+        lines += ["evpt.export { %s }" % ", ".join(methods[:half]),
+                  "evpt.methods { %s }" % ", ".join(methods[half:])]
+        return "\n".join(lines), model
+
+    def test_scripts_made_by_chance_agree_with_a_model(self):
+        seed = int(os.environ.get("EVPT_TEST_SEED", "0"), 0) or random.randrange(1 << 32)
+        print("seed %d" % seed)
+        rng = random.Random(seed)
+        for _ in range(8):
+            self.held = set()
+            variables = {"v%d" % i: 0 for i in range(4)}
+            names = ["m%d" % i for i in range(8)]
+            text, model = self.make(rng, names, variables, 0)
+            service = self.start(text)
+            for version in range(1, 12):
+                self.play(rng, service, model, variables, version - 1)
+                names = [name for name in names if rng.random() < 0.8]
+                names += ["m%d_%d" % (version, i) for i in range(rng.randrange(3))]
+                used = {variable for variable, _ in model.values()}
+                text, model = self.make(rng, names, variables, version)
+                self.update(service, text=text)
+                for name in variables:      # what no function used is nowhere
+                    if name not in used:
+                        variables[name] = 0
+            self.play(rng, service, model, variables, version)
+
+    def play(self, rng, service, model, variables, version):
+        calls = [rng.choice(sorted(model)) for _ in range(10)] if model else []
+        got = self.game.lua("""
+            local service, calls = ...
+            local got = {}
+            for i, name in ipairs(calls) do got[i] = { evpt.call(service, name) } end
+            return got""", service, calls)[0]
+        for name, (value, of_version) in zip(calls, got):
+            variable, step = model[name]
+            variables[variable] += step
+            self.assertEqual((value, of_version), (variables[variable], version), name)
 
 
 class RefusalTest(UpdateCase):
